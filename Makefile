@@ -1,0 +1,46 @@
+# Targets for a fresh clone with nothing installed but Python and make.
+PYTHON ?= python3
+PY := .venv/bin/python
+BACKEND := $(if $(TORCH_BACKEND),--torch-backend=$(TORCH_BACKEND),)
+QUICK := COURSE_PROFILE=quick COURSE_PICTURES=sketches COURSE_BUDGET=all COURSE_MY=$(CURDIR)/.venv/my
+
+.PHONY: help lab test export lock clean
+
+help:
+	@echo "make lab     set up, and open the course in JupyterLab (make lab ARGS=--no-browser)"
+	@echo "make test    set up, and run all tests (make test ARGS='-k browser')"
+	@echo "make export  package from lessons, run the lessons, save and clean their outputs"
+	@echo "make lock    write requirements.lock anew from pyproject.toml"
+	@echo "make clean   remove what the targets above made; keeps my/ and the photographs"
+	@echo "TORCH_BACKEND=cpu or auto chooses the build of PyTorch"
+
+.venv/ready: requirements.lock pyproject.toml
+	@echo "Setting up .venv. The first time this downloads some 3 GB (TORCH_BACKEND=cpu: far less)."
+	@test -x $(PY) || $(PYTHON) -m venv .venv
+	@$(PY) -m pip install -q --disable-pip-version-check "uv>=0.5"
+	@$(PY) -m uv pip install --python $(PY) --compile-bytecode $(BACKEND) -r requirements.lock
+	@$(PY) -m uv pip install --python $(PY) -q --no-deps -e .
+	@touch $@
+
+lab: .venv/ready
+	@.venv/bin/course-lab $(ARGS)
+
+test: .venv/ready
+	@$(PY) -m pytest $(ARGS)
+
+export: .venv/ready
+	@.venv/bin/nbdev-export
+	@$(QUICK) .venv/bin/nbdev-test --save --n-workers 1
+	@$(PY) tests/strip_outputs.py nbs
+	@.venv/bin/nbdev-clean
+
+# torch and torchvision stand without hashes, and what only their CUDA builds need is left out, so that other builds fit.
+lock: .venv/ready
+	@$(PY) -m uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --no-annotate --upgrade --extra test pyproject.toml -o .venv/lock.txt
+	@awk '/^[a-z]/ {drop = /^(nvidia|cuda|triton)/; bare = /^torch/} drop {next} \
+	  bare && /--hash/ {next} bare {sub(/ \\$$/, "")} {print}' .venv/lock.txt > requirements.lock.tmp
+	@mv requirements.lock.tmp requirements.lock
+
+clean:
+	rm -rf .venv .pytest_cache build dist *.egg-info data/cache data/sketches-* data/*.part
