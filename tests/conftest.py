@@ -1,0 +1,41 @@
+"""All tests run in profile `quick` on sketches, and never touch the learner's own folder."""
+import os, shutil, sys, tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HOME = Path(tempfile.mkdtemp(prefix='course-test-'))
+ARCHIVE = os.environ.get('COURSE_ARCHIVE', '')
+
+# A value, not a `setdefault`: what the learner's shell or settings.ini says must not matter here.
+os.environ.update(COURSE_PROFILE='quick', COURSE_PICTURES='sketches', COURSE_BUDGET='all',
+                  COURSE_MY=str(HOME/'my'), COURSE_ARCHIVE='')
+os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # before torch is loaded
+
+def pytest_unconfigure(): shutil.rmtree(HOME, ignore_errors=True)
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker('photos') and not ARCHIVE:
+        pytest.skip('needs the photographs: set COURSE_ARCHIVE to imagenette2-160.tgz')
+
+@pytest.fixture
+def root(): return ROOT
+
+@pytest.fixture(scope='session')
+def archive(): return Path(ARCHIVE)
+
+@pytest.fixture(scope='session')
+def photos(archive):
+    "Settings with the photographs unpacked and verified"
+    from course_helpers.config import get_settings
+    from course_helpers.pictures import get_pictures
+    s = get_settings(pictures='photos', archive=str(archive))
+    get_pictures(s)
+    return s
+
+def run_python(code, **env):
+    "Run `code` in a process of its own"
+    import subprocess
+    return subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True,
+                          timeout=300, env={**os.environ, **env}, cwd=ROOT)

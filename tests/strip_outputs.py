@@ -1,0 +1,23 @@
+"""Take out of saved outputs what changes from run to run or from machine to machine."""
+import json, sys
+from pathlib import Path
+
+WIDGET = 'application/vnd.jupyter.widget-view+json'
+
+def keep(out):
+    "Is this output fit to be committed?"
+    return out.get('name') != 'stderr' and WIDGET not in out.get('data', {})
+
+def strip(path):
+    "Remove stderr, widget views and run times from the notebook at `path`"
+    text = path.read_text(encoding='utf-8')
+    nb = json.loads(text)
+    for cell in nb['cells']:
+        cell['metadata'].pop('execution', None)
+        if cell['cell_type'] == 'code': cell['outputs'] = [o for o in cell['outputs'] if keep(o)]
+    nb['metadata'].pop('widgets', None)
+    new = json.dumps(nb, indent=1, sort_keys=True, ensure_ascii=False) + '\n'
+    if new != text: path.write_text(new, encoding='utf-8')
+
+if __name__ == '__main__':
+    for path in sorted(Path(sys.argv[1]).glob('*.ipynb')): strip(path)

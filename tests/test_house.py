@@ -1,0 +1,135 @@
+"""The layout of the project, the arrows between modules, and what may stand in a committed file."""
+import ast, configparser, json, re, subprocess, sys, time, tomllib
+
+import pytest
+from conftest import ROOT, run_python
+from strip_outputs import keep, strip
+
+NBS = sorted((ROOT/'nbs').glob('*.ipynb'))
+LESSONS = [o for o in NBS if o.stem != 'index']
+MODULES = sorted(o for o in (ROOT/'course_helpers').glob('*.py') if not o.stem.startswith('_'))
+
+# Which module may import which. Technique modules take what they need as arguments.
+ARROWS = dict(config=set(), sketches=set(), exercises={'config'}, results={'config'},
+              pictures={'config', 'sketches'}, loaders={'config', 'pictures', 'sketches'},
+              baseline={'config', 'results'}, runs={'config', 'pictures', 'results', 'baseline', 'loaders'})
+NO_TORCH = 'config', 'exercises', 'sketches', 'pictures', 'results', 'runs'
+
+def cells(path): return json.loads(path.read_text(encoding='utf-8'))['cells']
+def source(cell): return ''.join(cell['source'])
+def tracked():
+    "Files that git knows, or all where there is no git"
+    res = subprocess.run(['git', 'ls-files', '-z'], cwd=ROOT, capture_output=True, text=True)
+    return [ROOT/o for o in res.stdout.split('\0') if o and (ROOT/o).is_file()]
+
+def test_top_level():
+    for o in ('settings.ini', 'pyproject.toml', 'setup.py', 'requirements.lock', 'Makefile', 'README.md', 'LICENSE',
+              '.ci/run', 'nbs/index.ipynb', 'data/README.md', 'data/runs'): assert (ROOT/o).exists(), f'{o} is missing'
+    assert len((ROOT/'setup.py').read_text().splitlines()) == 2
+
+def test_every_lesson_is_the_source_of_one_module_and_of_no_other():
+    made = {}
+    for o in LESSONS:
+        found = [m for c in cells(o) for m in re.findall(r'^#\| *default_exp (\S+)', source(c), re.M)]
+        assert found == [o.stem.split('_', 1)[1]], f'{o.name} exports to {found}'
+        made[found[0]] = o.name
+    assert sorted(made) == [o.stem for o in MODULES], 'a module without a lesson, or a lesson without a module'
+
+def imports(path):
+    "Our own modules that a module imports, anywhere in it"
+    res = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+        if isinstance(node, ast.ImportFrom) and (node.module or '').split('.')[0] == 'course_helpers':
+            res |= {node.module.split('.')[1]} if '.' in node.module else {o.name for o in node.names}
+    return res
+
+@pytest.mark.parametrize('path', MODULES, ids=lambda o: o.stem)
+def test_arrows(path):
+    assert imports(path) <= ARROWS[path.stem], f'{path.stem} imports {imports(path)-ARROWS[path.stem]}'
+
+def test_a_forbidden_arrow_is_seen(tmp_path):
+    (tmp_path/'config.py').write_text('def f():\n    from course_helpers.loaders import get_dls\n')
+    assert imports(tmp_path/'config.py') == {'loaders'}
+
+def test_light_modules_load_no_torch():
+    code = f"import sys, {', '.join(f'course_helpers.{o}' for o in NO_TORCH)}; print('torch' in sys.modules)"
+    assert run_python(code).stdout.strip() == 'False'
+
+@pytest.mark.parametrize('path', NBS, ids=lambda o: o.stem)
+def test_saved_outputs_are_clean(path):
+    for i,c in enumerate(cells(path)):
+        for out in c.get('outputs', []):
+            assert keep(out), f'cell {i}: stderr or a widget view'
+            assert out['output_type'] != 'error', f'cell {i}: an error was saved'
+            text = json.dumps(out)
+            assert not re.search(r'/(home|root|tmp|work|Users)/\w|[A-Z]:\\\\\\\\', text), f'cell {i}: a path of a machine'
+        assert set(c['metadata']) <= {'jupyter'}, f"cell {i}: metadata {set(c['metadata'])}"
+
+@pytest.mark.parametrize('path', LESSONS, ids=lambda o: o.stem)
+def test_lessons_have_run_and_end_well(path):
+    code = [c for c in cells(path) if c['cell_type'] == 'code']
+    assert any(c['outputs'] for c in code), 'the lesson was committed without outputs'
+    assert not any('nbdev_export()' in source(c) for c in code)
+    long = [max(map(len, source(c).splitlines())) for c in code if source(c)]
+    assert max(long) <= 120 and max(source(c).count('\n')+1 for c in code) <= 25
+
+def test_strip_removes_what_changes(tmp_path):
+    nb = dict(cells=[dict(cell_type='code', metadata=dict(execution={}, jupyter=dict(source_hidden=True)), source=[],
+              outputs=[dict(output_type='stream', name='stderr', text=['x']), dict(output_type='stream', name='stdout', text=['y'])])],
+              metadata={})
+    path = tmp_path/'a.ipynb'
+    path.write_text(json.dumps(nb))
+    strip(path)
+    cell = cells(path)[0]
+    assert [o['name'] for o in cell['outputs']] == ['stdout'] and cell['metadata'] == {'jupyter': {'source_hidden': True}}
+
+def test_no_index_address_and_no_photograph_is_committed():
+    for o in tracked():
+        assert not re.search(r'(n\d{8}|ILSVRC2012_val)_\d+\.JPEG$', o.name), o
+        if o.suffix in ('.png', '.jpg') or o == ROOT/'tests'/'test_house.py': continue
+        assert not re.search(r'pypi' r'\.org|pythonhosted' r'|npmjs', o.read_text(encoding='utf-8')), f'{o.name} names a package index'
+
+def test_settings_file_says_what_the_package_says():
+    if subprocess.run(['git', 'diff', '--quiet', 'HEAD', '--', 'settings.ini'], cwd=ROOT).returncode:
+        pytest.skip('settings.ini was changed: it is yours')
+    from course_helpers.config import PROFILES, Settings, read_ini
+    for profile, values in PROFILES.items():
+        ini = read_ini(ROOT/'settings.ini', profile)
+        assert {k: ini[k] for k in values} == values
+        rest = {k: v for k,v in ini.items() if k not in values and k not in ('profile', 'device')}
+        assert rest == {k: getattr(Settings(), k) for k in rest}
+
+def test_a_foreign_settings_file_is_not_read(tmp_path):
+    (tmp_path/'settings.ini').write_text('[DEFAULT]\nlib_name = other\n')
+    res = subprocess.run([sys.executable, '-c', 'from course_helpers.config import *; print(get_settings().profile)'],
+                         cwd=tmp_path, capture_output=True, text=True)
+    assert res.stdout.strip() == 'quick', res.stderr
+
+COMMANDS = list(tomllib.loads((ROOT/'pyproject.toml').read_text())['project']['scripts'])
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_commands_answer_within_a_second(name):
+    module, func = tomllib.loads((ROOT/'pyproject.toml').read_text())['project']['scripts'][name].split(':')
+    code = (f"import sys; sys.argv = [{name!r}, '--help']\nfrom {module} import {func}\n"
+            f"try: {func}()\nexcept SystemExit as e: print(e.code, 'torch' in sys.modules)")
+    best = 9.
+    for _ in range(3):
+        start = time.perf_counter()
+        res = run_python(code)
+        best = min(best, time.perf_counter()-start)
+    assert res.stdout.splitlines()[-1] == '0 False' and 'usage' in res.stdout
+    assert best < 1, f'{name} --help took {best:.1f} s'
+
+def test_the_start_page_lists_every_lesson_and_exercise():
+    text = '\n'.join(source(c) for c in cells(ROOT/'nbs'/'index.ipynb'))
+    for o in LESSONS: assert o.name in text, f'{o.name} is not on the start page'
+    for o in LESSONS:
+        if o.stem[0] == '9': continue
+        for name in re.findall(r"(?:Exercise|Choice)\('(\w+)'", '\n'.join(source(c) for c in cells(o))):
+            assert f"{name!r}" in text, f'exercise {name} is not on the start page'
+
+@pytest.mark.parametrize('path', LESSONS, ids=lambda o: o.stem)
+def test_links_lead_somewhere(path):
+    for c in cells(path):
+        if c['cell_type'] == 'markdown':
+            for o in re.findall(r'\]\(([\w./-]+\.ipynb)\)', source(c)): assert (ROOT/'nbs'/o).exists(), f'{path.name} links to {o}'
