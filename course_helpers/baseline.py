@@ -6,16 +6,16 @@
 __all__ = ['NETS', 'tiny_net', 'get_net', 'weights_hash', 'get_learner', 'epoch_line', 'ShowProgress', 'Resumable', 'watching',
            'score', 'record', 'train', 'draw_curve', 'draw_probs']
 
-# %% ../nbs/01_baseline.ipynb #cc5e7a71
+# %% ../nbs/01_baseline.ipynb #f5ca3690
 import hashlib, json, random, sys, time
 from contextlib import contextmanager
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-from fastai.vision.all import *
-
 from .config import Settings, front_end, get_settings
 from .results import Run, pack_bits, save_run
+
+import matplotlib.pyplot as plt
+from fastai.vision.all import *
 
 # %% ../nbs/01_baseline.ipynb #e133c557
 def tiny_net(
@@ -148,11 +148,11 @@ def load(self:Resumable, learn:Learner):
     learn.curve, self.first = saved['curve'], len(saved['curve'])
     return self.first
 
-# %% ../nbs/01_baseline.ipynb #10e6cfaa
+# %% ../nbs/01_baseline.ipynb #88ee0415
 @contextmanager
 def watching(
     learn:Learner, # The learner
-    n:int=400,     # How many validation pictures to look at, at least
+    n:int=200,     # How many validation pictures to look at, at least
 ):
     "Validate on every k-th picture only, as long as the context lasts"
     dls, items = learn.dls, learn.dls.valid_ds.items

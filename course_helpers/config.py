@@ -6,22 +6,25 @@
 __all__ = ['PROFILES', 'CHOICES', 'LIMITS', 'FOLDERS', 'ENV_KEYS', 'Settings', 'find_root', 'SettingsError', 'parse_value',
            'read_ini', 'get_settings', 'get_device', 'write_atomic', 'front_end']
 
-# %% ../nbs/90_config.ipynb #3dc865c6
-import configparser, difflib, os, sys, uuid
+# %% ../nbs/90_config.ipynb #8dcef25c
+import configparser, difflib, os, sys, uuid, warnings
 import course_helpers
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-# %% ../nbs/90_config.ipynb #df9852eb
+# %% ../nbs/90_config.ipynb #2704078c
+warnings.filterwarnings('ignore', '.*torch.jit.script.* is deprecated', FutureWarning)
+
+# %% ../nbs/90_config.ipynb #dc0e0d4a
 PROFILES = dict(
-    quick=dict(net='tiny', size=48, side=64, bs=16, lr=1e-2, wd=.05, min_scale=.5,
+    quick=dict(net='tiny', size=48, side=64, bs=32, lr=2e-2, wd=.05, min_scale=.5,
                epochs_all=4, epochs_few=4, per_class=100),
     cpu=dict(net='small', size=64, side=80, bs=64, lr=6e-3, wd=.05, min_scale=.35,
              epochs_all=3, epochs_few=20, per_class=100),
     gpu=dict(net='xresnet50', size=224, side=256, bs=64, lr=3e-3, wd=.01, min_scale=.35,
              epochs_all=5, epochs_few=80, per_class=100))
 
-# %% ../nbs/90_config.ipynb #f24d75b2
+# %% ../nbs/90_config.ipynb #c9a408b6
 @dataclass(frozen=True)
 class Settings:
     "What the learner may turn, and where things are"
@@ -32,8 +35,8 @@ class Settings:
     net:str='tiny'       # Network: `tiny`, `small` or `xresnet50`
     size:int=48          # Side of the square a net sees, in pixels
     side:int=64          # Shorter side of a picture in the decoded cache, in pixels
-    bs:int=16            # Pictures in a batch
-    lr:float=1e-2        # Highest learning rate of the one-cycle schedule
+    bs:int=32            # Pictures in a batch
+    lr:float=2e-2        # Highest learning rate of the one-cycle schedule
     wd:float=.05         # Weight decay
     min_scale:float=.5   # Smallest share of a picture's area that a random crop keeps
     epochs_all:int=4     # Epochs in budget `all`

@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = ['VOCAB', 'CachedPicture', 'label_of', 'get_tfms', 'get_dls']
 
-# %% ../nbs/94_loaders.ipynb #53468220
+# %% ../nbs/94_loaders.ipynb #56587591
 from pathlib import Path
 
-from fastai.vision.all import (Categorize, CategoryMap, Datasets, FlipItem, IntToFloatTensor,
-                               Normalize, PILImage, RandomResizedCrop, Resize, ToTensor, Transform)
-
 from .config import Settings, get_device, get_settings
-from .pictures import Cache, Pictures, decode, get_cache, get_pictures, split_files
+from .pictures import (Cache, Pictures, decode, get_cache, get_pictures,
+                                     split_files)
 from .sketches import CLASSES
+
+from fastai.vision.all import (Categorize, CategoryMap, Datasets, FlipItem,
+                               IntToFloatTensor, Normalize, PILImage, RandomResizedCrop, Resize, ToTensor, Transform)
 
 # %% ../nbs/94_loaders.ipynb #a61a143c
 class CachedPicture(Transform):

@@ -8,8 +8,10 @@ LESSONS = sorted((ROOT/'nbs').glob('*.ipynb'))
 
 @pytest.fixture(scope='module', autouse=True)
 def loaded():
-    "Pay for the slow imports once"
+    "Pay for the slow imports once, and draw the sketches"
     import fastai.vision.all, matplotlib.pyplot, pandas, sklearn, scipy.stats
+    from course_helpers.pictures import get_pictures
+    get_pictures()
 
 @pytest.mark.parametrize('path', LESSONS, ids=lambda o: o.stem)
 def test_lesson(path):
