@@ -33,13 +33,14 @@ NETS = dict(
     small=partial(XResNet, ResBlock, 1, [2,2,2,2], stem_szs=(16,16,64), widen=.5),
     xresnet50=xresnet50)
 
-# %% ../nbs/01_baseline.ipynb #9eaf6eb7
+# %% ../nbs/01_baseline.ipynb #8eddb1b4
 def get_net(
     name:str,      # `tiny`, `small` or `xresnet50`
     n_out:int=10,  # Numbers that it returns for each picture, one a class
 ):
     "A ResNet with random weights"
-    if name not in NETS: raise ValueError(f"There is no net {name!r}. Choose one of: {', '.join(NETS)}.")
+    if name not in NETS:
+        raise ValueError(f"There is no net {name!r}. Choose one of: {', '.join(NETS)}.")
     return NETS[name](n_out=n_out)
 
 # %% ../nbs/01_baseline.ipynb #7bcf10ef
@@ -52,7 +53,7 @@ def weights_hash(
     for p in net.state_dict().values(): h.update(p.detach().cpu().contiguous().numpy().tobytes())
     return h.hexdigest()[:12]
 
-# %% ../nbs/01_baseline.ipynb #4ec5e458
+# %% ../nbs/01_baseline.ipynb #f8193fcc
 def get_learner(
     dls:DataLoaders,         # Loaders, as `get_dls` makes them
     s:Settings|None=None,    # The settings in force; None: read them
@@ -64,11 +65,12 @@ def get_learner(
     s = s or get_settings()
     set_seed(seed)
     net = get_net(s.net, len(dls.vocab))
-    learn = Learner(dls, net, loss_func or CrossEntropyLossFlat(), lr=s.lr, wd=s.wd, metrics=accuracy,
-                    cbs=[ChannelsLast(), *L(cbs)])
+    learn = Learner(dls, net, loss_func or CrossEntropyLossFlat(), lr=s.lr, wd=s.wd,
+                    metrics=accuracy, cbs=[ChannelsLast(), *L(cbs)])
     learn.remove_cbs([o for o in learn.cbs if isinstance(o, ProgressCallback)])
     learn.settings, learn.seed, learn.start = s, seed, weights_hash(net, seed)
-    learn.made_with = dict(net=s.net, loss=type(learn.loss_func).__name__, cbs=[type(o).__name__ for o in L(cbs)])
+    learn.made_with = dict(net=s.net, loss=type(learn.loss_func).__name__,
+                           cbs=[type(o).__name__ for o in L(cbs)])
     return learn
 
 # %% ../nbs/01_baseline.ipynb #d10a710d
@@ -80,7 +82,7 @@ def epoch_line(
     return (f"epoch {o['epoch']} of {n}: training loss {o['train_loss']:.2f}, "
             f"validation loss {o['valid_loss']:.2f}, accuracy {o['accuracy']:.1%}")
 
-# %% ../nbs/01_baseline.ipynb #91020755
+# %% ../nbs/01_baseline.ipynb #59b2c397
 class ShowProgress(Callback):
     "How far the training is, and one line an epoch"
     order = 70
@@ -88,7 +90,8 @@ class ShowProgress(Callback):
     def after_batch(self):
         if time.monotonic()-self.last < .5: return
         self.last, what = time.monotonic(), 'training' if self.training else 'validating'
-        self.show(f'epoch {self.epoch+1} of {self.n_epoch}: {what}, {(self.iter+1)/self.n_iter:.0%}')
+        share = (self.iter+1)/self.n_iter
+        self.show(f'epoch {self.epoch+1} of {self.n_epoch}: {what}, {share:.0%}')
     def after_epoch(self):
         if self.learn.curve and self.learn.curve[-1]['epoch'] == self.epoch+1:
             self.show(epoch_line(self.learn.curve[-1], self.n_epoch), done=True)
@@ -101,7 +104,7 @@ class ShowProgress(Callback):
         if self.handle: self.handle.update(data, raw=True)
         else: self.handle = display(data, raw=True, display_id=True)
 
-# %% ../nbs/01_baseline.ipynb #4eb877f6
+# %% ../nbs/01_baseline.ipynb #85b9acc8
 class Resumable(Callback):
     "Save after each epoch, so that a later call can go on from there"
     order = 60
@@ -117,10 +120,11 @@ class Resumable(Callback):
     def after_epoch(self):
         if self.epoch < self.first: return
         valid_loss, acc = self.recorder.values[-1][-2:]
+        wall, cpu = self.clock
         self.learn.curve.append(dict(
-            epoch=self.epoch+1, train_loss=self.total/max(self.n, 1), valid_loss=valid_loss, accuracy=acc,
-            pictures=self.n, seconds=time.perf_counter()-self.clock[0],
-            cpu_seconds=time.process_time()-self.clock[1]))
+            epoch=self.epoch+1, train_loss=self.total/max(self.n, 1), valid_loss=valid_loss,
+            accuracy=acc, pictures=self.n, seconds=time.perf_counter()-wall,
+            cpu_seconds=time.process_time()-cpu))
         self.save()
 
 # %% ../nbs/01_baseline.ipynb #fc15b594
@@ -148,7 +152,7 @@ def load(self:Resumable, learn:Learner):
     learn.curve, self.first = saved['curve'], len(saved['curve'])
     return self.first
 
-# %% ../nbs/01_baseline.ipynb #88ee0415
+# %% ../nbs/01_baseline.ipynb #3f29ca81
 @contextmanager
 def watching(
     learn:Learner, # The learner
@@ -157,19 +161,21 @@ def watching(
     "Validate on every k-th picture only, as long as the context lasts"
     dls, items = learn.dls, learn.dls.valid_ds.items
     k = max(1, len(items)//n)
-    if k > 1: learn.dls = DataLoaders(dls.train, dls.test_dl(items[::k], with_labels=True), device=dls.device)
+    some = dls.test_dl(items[::k], with_labels=True)
+    if k > 1: learn.dls = DataLoaders(dls.train, some, device=dls.device)
     try: yield
     finally: learn.dls = dls
 
-# %% ../nbs/01_baseline.ipynb #2f3cfcc6
+# %% ../nbs/01_baseline.ipynb #ae836e2f
 def score(
     learn:Learner, # The learner
 ):
     "Loss on the validation pictures, and for each whether the net is right"
     probs, targs = learn.get_preds()
-    return F.nll_loss(probs.clamp_min(1e-12).log(), targs).item(), (probs.argmax(1) == targs).numpy()
+    loss = F.nll_loss(probs.clamp_min(1e-12).log(), targs)
+    return loss.item(), (probs.argmax(1) == targs).numpy()
 
-# %% ../nbs/01_baseline.ipynb #3c9ad674
+# %% ../nbs/01_baseline.ipynb #e92a34fd
 def record(
     learn:Learner, # A trained learner
     arm:str,       # Name of what was tried
@@ -177,17 +183,20 @@ def record(
     command:str,   # Command that makes the run again
 ):
     "Score a net and say what it is and how it came about"
-    s, pics, name = learn.settings, learn.dls.pics, 'dev' if learn.dls.made_with['dev'] else 'val'
+    s, pics = learn.settings, learn.dls.pics
+    name = 'dev' if learn.dls.made_with['dev'] else 'val'
     loss, right = score(learn)
     def total(k): return sum(o[k] for o in learn.curve)
     return Run(
-        module='baseline', arm=arm, profile=s.profile, budget=s.budget, command=command, seed=learn.seed,
-        pictures=dict(name=pics.name, fingerprint=pics.fingerprint), config=config, start=learn.start,
-        scores={name: dict(accuracy=float(right.mean()), n=len(right))}, loss={name: loss},
-        correct={name: pack_bits(right)}, curve=learn.curve, images_seen=total('pictures'),
-        train_seconds=total('seconds'), train_cpu_seconds=total('cpu_seconds'))
+        module='baseline', arm=arm, profile=s.profile, budget=s.budget, command=command,
+        pictures=dict(name=pics.name, fingerprint=pics.fingerprint), config=config,
+        seed=learn.seed, start=learn.start,
+        scores={name: dict(accuracy=float(right.mean()), n=len(right))},
+        loss={name: loss}, correct={name: pack_bits(right)}, curve=learn.curve,
+        images_seen=total('pictures'), train_seconds=total('seconds'),
+        train_cpu_seconds=total('cpu_seconds'))
 
-# %% ../nbs/01_baseline.ipynb #502621b3
+# %% ../nbs/01_baseline.ipynb #9f0709f7
 def train(
     learn:Learner,         # A learner from `get_learner`, not trained yet
     arm:str='baseline',    # Name of what is tried
@@ -203,7 +212,7 @@ def train(
     key = json.dumps([arm, config, learn.seed, learn.start, dls.pics.fingerprint])
     keep = Resumable(s.my_path/'checkpoints'/f'{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt')
     if not keep.path.exists() and weights_hash(learn.model, learn.seed) != learn.start:
-        raise ValueError('This net has been trained already. Make a new one with get_learner, then train it.')
+        raise ValueError('This net has been trained already. Make a new one with get_learner.')
     with watching(learn), learn.no_logging():
         learn.fit_one_cycle(epochs, lr, cbs=[keep, ShowProgress()], start_epoch=keep.load(learn))
     run = record(learn, arm, config, command)

@@ -368,7 +368,7 @@ def _wait(proc):
         try: return proc.wait()
         except KeyboardInterrupt: pass
 
-# %% ../nbs/91_exercises.ipynb #96d01179
+# %% ../nbs/91_exercises.ipynb #cfb65c81
 def course_lab(
     argv:list|None=None, # Arguments of the command; None: those it was called with
 ):
@@ -387,5 +387,4 @@ def course_lab(
     start = (my/'index.ipynb').relative_to(top).as_posix()
     lab = [sys.executable, '-m', 'jupyterlab', f'--ServerApp.root_dir={top}',
            f'--LabApp.default_url=/lab/tree/{start}']
-    env = {'OMP_WAIT_POLICY': 'passive', **os.environ}
-    return _wait(subprocess.Popen([*lab, *extra], cwd=root, env=env))
+    return _wait(subprocess.Popen([*lab, *extra], cwd=root))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VOCAB', 'CachedPicture', 'label_of', 'get_tfms', 'get_dls']
 
-# %% ../nbs/94_loaders.ipynb #56587591
+# %% ../nbs/94_loaders.ipynb #f6eeeac3
 from pathlib import Path
 
 from .config import Settings, get_device, get_settings
@@ -13,8 +13,8 @@ from .pictures import (Cache, Pictures, decode, get_cache, get_pictures,
                                      split_files)
 from .sketches import CLASSES
 
-from fastai.vision.all import (Categorize, CategoryMap, Datasets, FlipItem,
-                               IntToFloatTensor, Normalize, PILImage, RandomResizedCrop, Resize, ToTensor, Transform)
+from fastai.vision.all import (Categorize, CategoryMap, Datasets, FlipItem, IntToFloatTensor,
+                               Normalize, PILImage, RandomResizedCrop, Resize, ToTensor, Transform)
 
 # %% ../nbs/94_loaders.ipynb #a61a143c
 class CachedPicture(Transform):
@@ -29,14 +29,15 @@ class CachedPicture(Transform):
         i = self.place.get(o)
         return PILImage.create(decode(o, self.side) if i is None else self.cache[i].copy())
 
-# %% ../nbs/94_loaders.ipynb #e1555033
+# %% ../nbs/94_loaders.ipynb #03b90730
 def label_of(
     file:Path, # Path of a picture
 ):
     "Name of the class whose folder a picture is in"
     wnid = Path(file).parent.name
     if wnid not in CLASSES:
-        raise ValueError(f'{file} is in no folder of Imagenette. Folders are: {", ".join(CLASSES)}.')
+        raise ValueError(f'{file} is in no folder of Imagenette. '
+                         f"Folders are: {', '.join(CLASSES)}.")
     return CLASSES[wnid]
 
 # %% ../nbs/94_loaders.ipynb #3b7c1fbd
@@ -64,7 +65,7 @@ def _make_dls(cache, items, s, stats):
     return ds.dataloaders(bs=s.bs, val_bs=2*s.bs, after_item=item_tfms, after_batch=batch_tfms,
                           num_workers=0, device=get_device(s))
 
-# %% ../nbs/94_loaders.ipynb #9b388153
+# %% ../nbs/94_loaders.ipynb #2d34dc72
 def get_dls(
     s:Settings|None=None,    # The settings in force; None: read them
     pics:Pictures|None=None, # The picture set; None: what the settings ask for
@@ -81,6 +82,6 @@ def get_dls(
     items = [[pics.folder/o for o in part if o in there] for part in parts]
     dls = _make_dls(cache, items, s, stats)
     dls.pics = pics
-    dls.made_with = dict(size=s.size, side=s.side, bs=s.bs, min_scale=s.min_scale, stats=stats, dev=dev,
-                         n_train=len(items[0]), n_valid=len(items[1]))
+    dls.made_with = dict(size=s.size, side=s.side, bs=s.bs, min_scale=s.min_scale, stats=stats,
+                         dev=dev, n_train=len(items[0]), n_valid=len(items[1]))
     return dls

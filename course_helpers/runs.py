@@ -5,19 +5,19 @@
 # %% auto #0
 __all__ = ['ARMS', 'Plan', 'to_do', 'make_run', 'course_run']
 
-# %% ../nbs/96_runs.ipynb #d86720db
-import argparse, os, sys
-from dataclasses import dataclass
+# %% ../nbs/96_runs.ipynb #f8b174e5
+import argparse, sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .config import PROFILES, Settings, SettingsError, get_settings
+from .config import PROFILES, Settings, get_settings
 from .pictures import Pictures, PicturesError, get_pictures
 from .results import load_runs
 
 # %% ../nbs/96_runs.ipynb #17d22117
 ARMS = 'baseline',
 
-# %% ../nbs/96_runs.ipynb #95e035c8
+# %% ../nbs/96_runs.ipynb #258f300b
 @dataclass(frozen=True)
 class Plan:
     "One run to make"
@@ -28,21 +28,22 @@ class Plan:
     @property
     def command(self):
         "The command that makes this run"
-        photos = 'sketches' if self.s.pictures == 'sketches' else 'photos'
-        return (f'course-run --only {self.arm} --profile {self.s.profile} --budget {self.s.budget} '
-                f'--pictures {photos} --seeds {self.seed}')
+        s = self.s
+        return (f'course-run --only {self.arm} --profile {s.profile} --budget {s.budget} '
+                f'--pictures {s.pictures} --seeds {self.seed}')
 
-# %% ../nbs/96_runs.ipynb #38e37567
+# %% ../nbs/96_runs.ipynb #d1b68bef
 def to_do(
     plans:list,    # Runs that are wanted
     pics:Pictures, # The picture set
     folder:Path,   # Where records are kept
 ):
     "The plans that have no record yet"
-    have = {(r.arm, r.seed, r.profile, r.budget) for r in load_runs(folder) if r.pictures['name'] == pics.name}
+    runs = load_runs(folder, pictures=pics.name)
+    have = {(r.arm, r.seed, r.profile, r.budget) for r in runs}
     return [p for p in plans if (p.arm, p.seed, p.s.profile, p.s.budget) not in have]
 
-# %% ../nbs/96_runs.ipynb #aa37df17
+# %% ../nbs/96_runs.ipynb #974d660a
 def make_run(
     plan:Plan,     # The run to make
     pics:Pictures, # The picture set
@@ -51,36 +52,58 @@ def make_run(
     "Train, score and keep the record"
     from course_helpers.baseline import get_learner, train
     from course_helpers.loaders import get_dls
-    return train(get_learner(get_dls(plan.s, pics), plan.s, plan.seed), plan.arm, folder=folder, command=plan.command)
+    learn = get_learner(get_dls(plan.s, pics), plan.s, plan.seed)
+    return train(learn, plan.arm, folder=folder, command=plan.command)
 
-# %% ../nbs/96_runs.ipynb #dcbe275e
+# %% ../nbs/96_runs.ipynb #4f9b48a9
 def _parser():
     "Options of `course-run`"
-    p = argparse.ArgumentParser('course-run', description='Train the arms of the course over seeds, and keep a record of each run.')
-    p.add_argument('--only', nargs='+', choices=ARMS, default=list(ARMS), metavar='ARM', help=f"arms: {', '.join(ARMS)}")
+    p = argparse.ArgumentParser('course-run', description='Train arms and record each run.')
+    p.add_argument('--only', nargs='+', choices=ARMS, default=list(ARMS), metavar='ARM',
+                   help=f"arms: {', '.join(ARMS)}")
     p.add_argument('--profile', choices=list(PROFILES), help='default: that of settings.ini')
-    p.add_argument('--budget', choices=['all', 'few'], help='all pictures for few epochs, or few for many')
-    p.add_argument('--pictures', choices=['auto', 'photos', 'sketches'], help='default: that of settings.ini')
+    p.add_argument('--budget', choices=['all', 'few'],
+                   help='all pictures for few epochs, or few for many')
+    p.add_argument('--pictures', choices=['auto', 'photos', 'sketches'],
+                   help='default: that of settings.ini')
     p.add_argument('--seeds', nargs='+', type=int, default=[0], metavar='N', help='default: 0')
-    p.add_argument('--to', metavar='FOLDER', help='where records go; default: runs in your own folder')
+    p.add_argument('--to', metavar='FOLDER',
+                   help='where records go; default: runs in your own folder')
     return p
 
-# %% ../nbs/96_runs.ipynb #fbf36c6d
+# %% ../nbs/96_runs.ipynb #5b17905e
+def _prepare(a):
+    "Runs that are left to make, their pictures, and the folder for their records"
+    s = get_settings(**{k: v for k in ('profile','budget','pictures') if (v := getattr(a, k))})
+    folder = Path(a.to).expanduser() if a.to else s.my_path/'runs'
+    folder.mkdir(parents=True, exist_ok=True)
+    pics = get_pictures(s)
+    s = replace(s, pictures='sketches' if pics.drawn else 'photos')
+    plans = [Plan(arm, seed, s) for arm in a.only for seed in a.seeds]
+    todo = to_do(plans, pics, folder)
+    have = len(plans)-len(todo)
+    print(f'{len(plans)} runs wanted, {have} have a record in {folder} already.', flush=True)
+    return todo, pics, folder
+
+# %% ../nbs/96_runs.ipynb #2ed4e3c0
 def course_run(
     argv:list|None=None, # Arguments; None: those of the command line
 ):
     "The command `course-run`; returns 0, or 1 after a sentence about what went wrong"
     a = _parser().parse_args(argv)
-    os.environ.setdefault('OMP_WAIT_POLICY', 'passive') # threads sleep while they wait; they spin otherwise
-    try:
-        s = get_settings(**{k: v for k in ('profile','budget','pictures') if (v := getattr(a, k))})
-        pics, folder = get_pictures(s), Path(a.to or s.my_path/'runs')
-        plans = [Plan(arm, seed, s) for arm in a.only for seed in a.seeds]
-        todo = to_do(plans, pics, folder)
-        print(f'{len(plans)} runs wanted, {len(plans)-len(todo)} have a record in {folder} already.')
-        for i,p in enumerate(todo):
-            print(f'Run {i+1} of {len(todo)}: {p.arm}, {s.profile}, {s.budget}, seed {p.seed}', flush=True)
-            print(make_run(p, pics, folder), flush=True)
-        return 0
-    except (PicturesError, SettingsError) as e: print(e, file=sys.stderr); return 1
-    except KeyboardInterrupt: print('Stopped. The same command goes on from the last epoch.', file=sys.stderr); return 1
+    # Threads sleep while they wait for work; they spin otherwise
+    try: return _run(a)
+    except KeyboardInterrupt:
+        print('Stopped. The same command goes on from the last epoch.', file=sys.stderr)
+        return 1
+
+# %% ../nbs/96_runs.ipynb #bde5062a
+def _run(a):
+    "Make the runs that are left, one after the other"
+    try: todo, pics, folder = _prepare(a)
+    except (PicturesError, ValueError, OSError) as e: print(e, file=sys.stderr); return 1
+    for i,p in enumerate(todo):
+        print(f'Run {i+1} of {len(todo)}: {p.arm}, {p.s.profile}, {p.s.budget}, seed {p.seed}',
+              flush=True)
+        print(make_run(p, pics, folder), flush=True)
+    return 0

@@ -11,7 +11,7 @@ ARCHIVE = os.environ.get('COURSE_ARCHIVE', '')
 # A value, not a `setdefault`: what the learner's shell or settings.ini says must not matter here.
 os.environ.update(COURSE_PROFILE='quick', COURSE_PICTURES='sketches', COURSE_BUDGET='all',
                   COURSE_MY=str(HOME/'my'), COURSE_ARCHIVE='')
-os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # before torch is loaded
+import course_helpers.config  # before torch is loaded: it tells its threads to sleep while they wait
 
 def pytest_unconfigure(): shutil.rmtree(HOME, ignore_errors=True)
 

@@ -187,7 +187,7 @@ def test_copies_are_never_overwritten(course):
 def test_command_hands_on_and_returns_the_code(course, monkeypatch, capsys):
     my, seen = course/'my', []
     class Proc:
-        def __init__(self, cmd, cwd, env): seen.append((cmd, cwd)); self.left = [KeyboardInterrupt, 7]
+        def __init__(self, cmd, cwd): seen.append((cmd, cwd)); self.left = [KeyboardInterrupt, 7]
         def wait(self):
             if isinstance(o := self.left.pop(0), int): return o
             raise o

@@ -1,0 +1,124 @@
+"""Chromium opens JupyterLab as `make lab` serves it, and works through the first lesson."""
+import json, os, re, shutil, subprocess, sys, time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+CHROME = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+SHOTS = os.environ.get('COURSE_SHOTS', '')  # a folder to keep screenshots in
+pytestmark = pytest.mark.skipif(not CHROME, reason='needs Chromium')
+
+@pytest.fixture(scope='module')
+def lab(tmp_path_factory):
+    "JupyterLab, started by the command of `make lab`; the address of its start page"
+    home = tmp_path_factory.mktemp('lab')
+    env = dict(os.environ, COURSE_MY=str(home/'my'), JUPYTER_CONFIG_DIR=str(home/'config'), JUPYTER_DATA_DIR=str(home/'data'),
+               JUPYTER_RUNTIME_DIR=str(home/'run'), IPYTHONDIR=str(home/'ipython'))
+    args = ['--no-browser', '--port=0', '--LabApp.expose_app_in_browser=True', '--IdentityProvider.token=test']
+    if hasattr(os, 'geteuid') and os.geteuid() == 0: args.append('--allow-root')
+    proc = subprocess.Popen([Path(sys.executable).parent/'course-lab', *args], cwd=home, env=env, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, text=True)
+    for line in proc.stdout:
+        found = re.search(r'(http://(?:127\.0\.0\.1|localhost):\d+/\S*)\?token=', line)
+        if found: break
+    else: pytest.fail('JupyterLab did not start')
+    import threading
+    threading.Thread(target=proc.stdout.read, daemon=True).start()
+    yield f'{found[1]}?token=test', home/'my'
+    proc.terminate(); proc.wait(20)
+
+@pytest.fixture(scope='module')
+def page(lab):
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROME, args=['--no-sandbox', '--disable-gpu', '--disable-background-networking'])
+        page = browser.new_page(viewport=dict(width=1200, height=1000))
+        page.set_default_timeout(60_000)
+        yield page
+        browser.close()
+
+def shot(page, name):
+    if SHOTS: page.screenshot(path=f'{SHOTS}/{name}.png')
+
+def command(page, name):
+    "Run one of JupyterLab's commands"
+    page.evaluate('name => window.jupyterapp.commands.execute(name)', name)
+
+def open_lesson(page, lab, name):
+    "Open a lesson on a page of its own and wait for its kernel"
+    page.goto(lab[0].replace('/lab/tree/', '/doc/tree/').replace('index.ipynb', name))
+    page.wait_for_selector('.jp-Notebook .jp-Cell')
+    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
+
+def run_all(page, path, seconds=150):
+    "Run all cells, save, and wait until each has run"
+    command(page, 'runmenu:run-all')
+    end = time.monotonic()+seconds
+    while time.monotonic() < end:
+        time.sleep(1)
+        command(page, 'docmanager:save')
+        code = [c for c in json.loads(path.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code' and ''.join(c['source']).strip()]
+        if all(c['execution_count'] for c in code): return code
+        if any(o['output_type'] == 'error' for c in code for o in c['outputs']): break
+    errors = [o for c in code for o in c['outputs'] if o['output_type'] == 'error']
+    pytest.fail(f"cells without a result: {[''.join(c['source'])[:60] for c in code if not c['execution_count']][:3]} {errors[:1]}")
+
+def test_start_page(lab, page):
+    page.goto(lab[0])
+    page.wait_for_selector('.jp-RenderedMarkdown:has-text("New here?")')
+    assert page.locator('.jp-RenderedMarkdown a', has_text='Baseline').count()
+    assert sorted(o.name for o in lab[1].glob('*.ipynb')) == sorted(o.name for o in (ROOT/'nbs').glob('*.ipynb'))
+    shot(page, 'start')
+
+def test_first_lesson_from_top_to_bottom(lab, page):
+    open_lesson(page, lab, '01_baseline.ipynb')
+    code = run_all(page, lab[1]/'01_baseline.ipynb')
+    outs = [o for c in code for o in c['outputs']]
+    assert not [o for o in outs if o['output_type'] == 'error' or o.get('name') == 'stderr']
+    assert any('as expected' in json.dumps(o) or 'no reference' in json.dumps(o) for o in outs)
+    assert list((lab[1]/'runs').glob('*.json')), 'the run left a record'
+
+def test_slider_by_keyboard_changes_the_picture(lab, page):
+    box = page.locator('.jp-OutputArea:has(.widget-slider)').first
+    box.scroll_into_view_if_needed()
+    img = box.locator('img').first
+    img.wait_for()
+    before, alt = img.get_attribute('src'), img.get_attribute('alt')
+    shot(page, 'widget-before')
+    box.locator('.noUi-handle').first.focus()
+    for _ in range(5): page.keyboard.press('ArrowLeft')
+    page.wait_for_function('([box, before]) => { const i = box.querySelector("img"); return i && i.src != before }',
+                           arg=[box.element_handle(), before])
+    assert alt and box.locator('img').first.get_attribute('alt')
+    shot(page, 'widget-after')
+
+def answer(page, old, new):
+    "Type an answer into the cell that holds `old`, run it, and return what the check says"
+    cell = page.locator('.jp-CodeCell', has=page.locator('.jp-InputArea', has_text=old)).last
+    cell.scroll_into_view_if_needed()
+    cell.locator('.cm-content').click()
+    page.keyboard.press('Control+a')
+    page.keyboard.insert_text(new)
+    page.keyboard.press('Control+Enter')
+    word = new.split('#')[1].strip()
+    result = cell.locator('[role=status]', has_text=word)
+    result.wait_for()
+    return result.inner_text()
+
+def test_exercise_wrong_then_right(lab, page):
+    old = 'ex_cheapest.check(cheapest)'
+    said = answer(page, old, f'def cheapest(counts): return 1/len(counts)\n{old} # Incorrect')
+    assert 'equally frequent' in said
+    shot(page, 'exercise-wrong')
+    said = answer(page, old, f'def cheapest(counts): return max(counts)/sum(counts)\n{old} # Correct')
+    assert said.startswith('✓')
+    saved = json.loads((lab[1]/'progress.json').read_text())['exercises']['01_cheapest']
+    assert saved['outcome'] == 'correct' and saved['tries'] == 2
+
+def test_dark_theme(lab, page):
+    page.evaluate("window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
+    page.wait_for_selector('body[data-jp-theme-light="false"]', state='attached')
+    color = page.locator('[role=status]').first.evaluate('o => getComputedStyle(o).color')
+    assert min(map(int, re.findall(r'\d+', color)[:3])) > 150, f'text of a result is {color} on a dark page'
+    shot(page, 'dark')
