@@ -49,9 +49,11 @@ def open_lesson(page, lab, name):
     "Open a lesson on a page of its own and wait for its kernel"
     page.goto(lab[0].replace('/lab/tree/', '/doc/tree/').replace('index.ipynb', name))
     page.wait_for_selector('.jp-Notebook .jp-Cell')
-    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
+    page.wait_for_function('''() => {
+        const kernel = window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel
+        return kernel && kernel.connectionStatus == 'connected' && kernel.status == 'idle' }''')
 
-def run_all(page, path, seconds=150):
+def run_all(page, path, seconds=120):
     "Run all cells, save, and wait until each has run"
     command(page, 'runmenu:run-all')
     end = time.monotonic()+seconds
@@ -61,6 +63,7 @@ def run_all(page, path, seconds=150):
         code = [c for c in json.loads(path.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code' and ''.join(c['source']).strip()]
         if all(c['execution_count'] for c in code): return code
         if any(o['output_type'] == 'error' for c in code for o in c['outputs']): break
+    shot(page, 'run-all')
     errors = [o for c in code for o in c['outputs'] if o['output_type'] == 'error']
     pytest.fail(f"cells without a result: {[''.join(c['source'])[:60] for c in code if not c['execution_count']][:3]} {errors[:1]}")
 
