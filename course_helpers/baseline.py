@@ -82,19 +82,21 @@ def epoch_line(
     return (f"epoch {o['epoch']} of {n}: training loss {o['train_loss']:.2f}, "
             f"validation loss {o['valid_loss']:.2f}, accuracy {o['accuracy']:.1%}")
 
-# %% ../nbs/01_baseline.ipynb #59b2c397
+# %% ../nbs/01_baseline.ipynb #2fc595a1
 class ShowProgress(Callback):
     "How far the training is, and one line an epoch"
     order = 70
-    def before_fit(self): self.where, self.handle, self.last, self.lines = front_end(), None, 0., []
+    def before_fit(self):
+        self.where, self.handle, self.last, self.lines = front_end(), None, 0., []
+        self.done = len(self.learn.curve)
+        if self.done: self.show(f'This training was stopped after epoch {self.done}: going on.', True)
     def after_batch(self):
         if time.monotonic()-self.last < .5: return
         self.last, what = time.monotonic(), 'training' if self.training else 'validating'
         share = (self.iter+1)/self.n_iter
         self.show(f'epoch {self.epoch+1} of {self.n_epoch}: {what}, {share:.0%}')
     def after_epoch(self):
-        if self.learn.curve and self.learn.curve[-1]['epoch'] == self.epoch+1:
-            self.show(epoch_line(self.learn.curve[-1], self.n_epoch), done=True)
+        if self.epoch >= self.done: self.show(epoch_line(self.learn.curve[-1], self.n_epoch), True)
     def show(self, line, done=False):
         if self.where == 'notebook': self.update({'text/plain': '\n'.join([*self.lines, line])})
         elif self.where == 'terminal': print(f'\r{line:<90}', end='\n' if done else '', flush=True)

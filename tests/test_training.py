@@ -34,6 +34,7 @@ def test_killed_training_goes_on_and_ends_like_one_that_was_not(tmp_path, capsys
 
     resumed = run_here(tmp_path/'killed')
     lines = capsys.readouterr().out.splitlines()
+    assert 'This training was stopped after epoch 2: going on.' in lines
     assert [o[:7] for o in lines if o.startswith('epoch')] == ['epoch 3', 'epoch 4'], 'plain lines, from the third epoch on'
     whole = run_here(tmp_path/'whole')
     same = 'train_loss', 'valid_loss', 'accuracy', 'pictures'
