@@ -175,7 +175,7 @@ def bad_archive(path, name, kind=tarfile.REGTYPE):
     return path
 
 @pytest.mark.parametrize('name,kind,says', [
-    ('../evil', tarfile.REGTYPE, 'leads out'), ('/tmp/evil', tarfile.REGTYPE, 'leads out'),
+    ('../evil', tarfile.REGTYPE, 'leads out'), ('/evil', tarfile.REGTYPE, 'leads out'),
     ('small/a/../../../evil', tarfile.REGTYPE, 'leads out'),
     ('small/link', tarfile.SYMTYPE, 'a link'), ('small/link', tarfile.LNKTYPE, 'a link'), ('small/fifo', tarfile.FIFOTYPE, 'a link')])
 def test_an_archive_that_reaches_out_is_refused(tmp_path, small, name, kind, says):
