@@ -6,8 +6,8 @@
 __all__ = ['NETS', 'tiny_net', 'get_net', 'weights_hash', 'get_learner', 'epoch_line', 'ShowProgress', 'Resumable', 'watching',
            'score', 'record', 'train', 'draw_curve', 'draw_probs']
 
-# %% ../nbs/01_baseline.ipynb #f5ca3690
-import hashlib, json, random, sys, time
+# %% ../nbs/01_baseline.ipynb #6c7eb111
+import hashlib, json, os, random, time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -82,14 +82,15 @@ def epoch_line(
     return (f"epoch {o['epoch']} of {n}: training loss {o['train_loss']:.2f}, "
             f"validation loss {o['valid_loss']:.2f}, accuracy {o['accuracy']:.1%}")
 
-# %% ../nbs/01_baseline.ipynb #2fc595a1
+# %% ../nbs/01_baseline.ipynb #beaa8db1
 class ShowProgress(Callback):
     "How far the training is, and one line an epoch"
     order = 70
     def before_fit(self):
         self.where, self.handle, self.last, self.lines = front_end(), None, 0., []
         self.done = len(self.learn.curve)
-        if self.done: self.show(f'This training was stopped after epoch {self.done}: going on.', True)
+        said = f'This training was stopped after epoch {self.done}: going on.'
+        if self.done: self.show(said, True)
     def after_batch(self):
         if time.monotonic()-self.last < .5: return
         self.last, what = time.monotonic(), 'training' if self.training else 'validating'
@@ -198,7 +199,7 @@ def record(
         images_seen=total('pictures'), train_seconds=total('seconds'),
         train_cpu_seconds=total('cpu_seconds'))
 
-# %% ../nbs/01_baseline.ipynb #9f0709f7
+# %% ../nbs/01_baseline.ipynb #1306bfef
 def train(
     learn:Learner,         # A learner from `get_learner`, not trained yet
     arm:str='baseline',    # Name of what is tried
@@ -209,7 +210,7 @@ def train(
 ):
     "Train with one-cycle, score on the validation pictures, and keep a record"
     s, dls = learn.settings, learn.dls
-    epochs, lr = epochs or s.epochs, lr or s.lr
+    epochs, lr = ifnone(epochs, s.epochs), ifnone(lr, s.lr)
     config = dict(dls.made_with, **learn.made_with, epochs=epochs, lr=lr, wd=s.wd)
     key = json.dumps([arm, config, learn.seed, learn.start, dls.pics.fingerprint])
     keep = Resumable(s.my_path/'checkpoints'/f'{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt')
@@ -236,7 +237,7 @@ def draw_curve(
     b.set(xlabel='epoch', ylabel='accuracy in %', xticks=x[::-(-len(x)//10)])
     return fig
 
-# %% ../nbs/01_baseline.ipynb #37d1e025
+# %% ../nbs/01_baseline.ipynb #bc77c6ae
 def draw_probs(
     im:PILImage,  # A picture
     probs:Tensor, # What the net believes, one number a class
@@ -245,7 +246,7 @@ def draw_probs(
 ):
     "A picture beside the probabilities that a net gives to each class"
     fig, (a, b) = plt.subplots(1, 2, figsize=(7, 2.6), width_ratios=(1, 1.4), layout='constrained')
-    a.imshow(im); a.axis('off')
+    a.imshow(im); a.axis('off'); a.set_title(vocab[target])
     colors = ['C0' if i == target else 'lightgrey' for i in range(len(vocab))]
     b.barh(range(len(vocab)), probs, color=colors, edgecolor='black', linewidth=.5)
     b.set_yticks(range(len(vocab)), list(vocab)); b.invert_yaxis()

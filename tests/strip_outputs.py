@@ -4,9 +4,9 @@ from pathlib import Path
 
 WIDGET = 'application/vnd.jupyter.widget-view+json'
 
-def keep(out):
-    "Is this output fit to be committed?"
-    return out.get('name') != 'stderr' and WIDGET not in out.get('data', {})
+def is_widget(out): "Is it the view of a widget?"; return WIDGET in out.get('data', {})
+
+def keep(out): "Is this output fit to be committed?"; return out.get('name') != 'stderr' and not is_widget(out)
 
 def strip(path):
     "Remove stderr, widget views and run times from the notebook at `path`"
@@ -14,7 +14,9 @@ def strip(path):
     nb = json.loads(text)
     for cell in nb['cells']:
         cell['metadata'].pop('execution', None)
-        if cell['cell_type'] == 'code': cell['outputs'] = [o for o in cell['outputs'] if keep(o)]
+        if cell['cell_type'] != 'code': continue
+        if any(map(is_widget, cell['outputs'])): cell['outputs'] = []  # what it shows belongs to the widget
+        cell['outputs'] = [o for o in cell['outputs'] if keep(o)]
     nb['metadata'].pop('widgets', None)
     new = json.dumps(nb, indent=1, sort_keys=True, ensure_ascii=False) + '\n'
     if new != text: path.write_text(new, encoding='utf-8')

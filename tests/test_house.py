@@ -27,6 +27,11 @@ def test_top_level():
               '.ci/run', 'nbs/index.ipynb', 'data/README.md', 'data/runs'): assert (ROOT/o).exists(), f'{o} is missing'
     assert len((ROOT/'setup.py').read_text().splitlines()) == 2
 
+def test_readme_is_finished():
+    text = (ROOT/'README.md').read_text(encoding='utf-8')
+    assert not re.search(r'[A-Z]{3,}_[A-Z]{3,}(?![A-Z]*=)', text.replace('TORCH_BACKEND', ''))
+    for o in re.findall(r'\]\(([\w./-]+)\)', text): assert (ROOT/o).exists(), f'README.md links to {o}'
+
 def test_every_lesson_is_the_source_of_one_module_and_of_no_other():
     made = {}
     for o in LESSONS:
@@ -39,17 +44,23 @@ def imports(path):
     "Our own modules that a module imports, anywhere in it"
     res = set()
     for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
-        if isinstance(node, ast.ImportFrom) and (node.module or '').split('.')[0] == 'course_helpers':
-            res |= {node.module.split('.')[1]} if '.' in node.module else {o.name for o in node.names}
-    return res
+        names = []
+        if isinstance(node, ast.Import): names = [o.name for o in node.names]
+        if isinstance(node, ast.ImportFrom):
+            base = '.'.join(filter(None, ['course_helpers'*bool(node.level), node.module]))
+            names = [base, *(f'{base}.{o.name}' for o in node.names)]
+        res |= {o.split('.')[1] for o in names if o.startswith('course_helpers.')}
+    return res & {o.stem for o in MODULES}
 
 @pytest.mark.parametrize('path', MODULES, ids=lambda o: o.stem)
 def test_arrows(path):
     assert imports(path) <= ARROWS[path.stem], f'{path.stem} imports {imports(path)-ARROWS[path.stem]}'
 
 def test_a_forbidden_arrow_is_seen(tmp_path):
-    (tmp_path/'config.py').write_text('def f():\n    from course_helpers.loaders import get_dls\n')
-    assert imports(tmp_path/'config.py') == {'loaders'}
+    for line in ('from course_helpers.loaders import get_dls', 'from .loaders import get_dls', 'from . import loaders',
+                 'from course_helpers import loaders', 'import course_helpers.loaders as l'):
+        (tmp_path/'config.py').write_text(f'def f():\n    {line}\n')
+        assert imports(tmp_path/'config.py') == {'loaders'}, line
 
 def test_light_modules_load_no_torch():
     code = f"import sys, {', '.join(f'course_helpers.{o}' for o in NO_TORCH)}; print('torch' in sys.modules)"
@@ -60,6 +71,7 @@ def test_saved_outputs_are_clean(path):
     for i,c in enumerate(cells(path)):
         for out in c.get('outputs', []):
             assert keep(out), f'cell {i}: stderr or a widget view'
+            assert 'interact(' not in source(c), f'cell {i}: a widget is saved without output'
             assert out['output_type'] != 'error', f'cell {i}: an error was saved'
             text = json.dumps(out)
             assert not re.search(r'/(home|root|tmp|work|Users)/\w|[A-Z]:\\\\\\\\', text), f'cell {i}: a path of a machine'
