@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 BACKEND := $(if $(TORCH_BACKEND),--torch-backend=$(TORCH_BACKEND),)
-QUICK := OMP_WAIT_POLICY=passive COURSE_PROFILE=quick COURSE_PICTURES=sketches COURSE_BUDGET=all COURSE_MY=$(CURDIR)/.venv/my
+QUICK := COURSE_PROFILE=quick COURSE_PICTURES=sketches COURSE_BUDGET=all COURSE_MY="$(CURDIR)/.venv/my"
 
 .PHONY: help lab test export runs lock clean
 
@@ -17,7 +17,9 @@ help:
 
 .venv/ready: requirements.lock pyproject.toml
 	@echo "Setting up .venv. The first time this downloads some 3 GB (TORCH_BACKEND=cpu: far less)."
-	@test -x $(PY) || $(PYTHON) -m venv .venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or later is needed: make $(MAKECMDGOALS) PYTHON=python3.12, for example."; exit 1; }
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@$(PY) -m pip install -q --disable-pip-version-check "uv>=0.5"
 	@$(PY) -m uv pip install --python $(PY) --compile-bytecode $(BACKEND) -r requirements.lock
 	@$(PY) -m uv pip install --python $(PY) -q --no-deps -e .
