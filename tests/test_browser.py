@@ -1,6 +1,7 @@
 """Chromium opens JupyterLab as `make lab` serves it, and works through the first lesson."""
-import json, os, re, shutil, subprocess, sys, time
+import json, os, re, shutil, subprocess, sys, threading, time
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 from conftest import ROOT
@@ -23,10 +24,11 @@ def lab(tmp_path_factory):
         found = re.search(r'(http://(?:127\.0\.0\.1|localhost):\d+/\S*)\?token=', line)
         if found: break
     else: pytest.fail('JupyterLab did not start')
-    import threading
     threading.Thread(target=proc.stdout.read, daemon=True).start()
     yield f'{found[1]}?token=test', home/'my'
-    proc.terminate(); proc.wait(20)
+    stop = Request(found[1].split('/lab')[0]+'/api/shutdown', method='POST', headers={'Authorization': 'token test'})
+    urlopen(stop, timeout=20).close()  # the server ends its kernels, then itself, and the command ends with it
+    assert proc.wait(30) == 0
 
 @pytest.fixture(scope='module')
 def page(lab):
