@@ -18,31 +18,34 @@ warnings.filterwarnings('ignore', '.*torch.jit.script.* is deprecated', FutureWa
 # %% ../nbs/90_config.ipynb #6c655d5e
 os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 
-# %% ../nbs/90_config.ipynb #dc0e0d4a
+# %% ../nbs/90_config.ipynb #abba508b
 PROFILES = dict(
-    quick=dict(net='tiny', size=48, side=64, bs=32, lr=2e-2, wd=.05, min_scale=.5,
-               epochs_all=4, epochs_few=4, per_class=100),
-    cpu=dict(net='small', size=64, side=80, bs=64, lr=6e-3, wd=.05, min_scale=.35,
-             epochs_all=3, epochs_few=20, per_class=100),
-    gpu=dict(net='xresnet50', size=224, side=256, bs=64, lr=3e-3, wd=.01, min_scale=.35,
-             epochs_all=5, epochs_few=80, per_class=100))
+    quick=dict(net='tiny', size=48, small=32, side=64, bs=32, lr=2e-2, wd=.05, jitter=0.,
+               min_scale_all=.5, min_scale_few=.5, epochs_all=4, epochs_few=4, per_class=100),
+    cpu=dict(net='small', size=64, small=48, side=80, bs=64, lr=6e-3, wd=.05, jitter=0.,
+             min_scale_all=.35, min_scale_few=.35, epochs_all=3, epochs_few=20, per_class=100),
+    gpu=dict(net='xresnet50', size=224, small=128, side=256, bs=64, lr=3e-3, wd=.01, jitter=.2,
+             min_scale_all=.35, min_scale_few=.35, epochs_all=5, epochs_few=80, per_class=100))
 
-# %% ../nbs/90_config.ipynb #288866b0
+# %% ../nbs/90_config.ipynb #45975ef8
 @dataclass(frozen=True)
 class Knobs:
     "What a profile sets: the size of the net, of the pictures and of the training"
     net:str='tiny'      # Network: `tiny`, `small` or `xresnet50`
     size:int=48         # Side of the square a net sees, in pixels
+    small:int=32        # Side of the square in the first stage of progressive resizing
     side:int=64         # Shorter side of a picture in the decoded cache, in pixels
     bs:int=32           # Pictures in a batch
     lr:float=2e-2       # Highest learning rate of the one-cycle schedule
     wd:float=.05        # Weight decay
-    min_scale:float=.5  # Smallest share of a picture's area that a random crop keeps
+    jitter:float=0.     # Strength of random changes of brightness, contrast and colours
+    min_scale_all:float=.5 # Smallest share of a picture that a random crop keeps, budget `all`
+    min_scale_few:float=.5 # The same in budget `few`
     epochs_all:int=4    # Epochs in budget `all`
     epochs_few:int=4    # Epochs in budget `few`
     per_class:int=100   # Training pictures of each class in budget `few`, and in `quick`
 
-# %% ../nbs/90_config.ipynb #507e8935
+# %% ../nbs/90_config.ipynb #4ef89a4b
 @dataclass(frozen=True)
 class Settings(Knobs):
     "All that the learner may turn, and where things are"
@@ -56,6 +59,10 @@ class Settings(Knobs):
     root:str=''          # Top folder of the course; empty where only the helpers are installed
     @property
     def epochs(self): "Epochs in the chosen budget"; return getattr(self, f'epochs_{self.budget}')
+    @property
+    def min_scale(self):
+        "Smallest share of a picture that a random crop keeps, in the chosen budget"
+        return getattr(self, f'min_scale_{self.budget}')
     @property
     def data_path(self): "Folder for pictures and caches"; return Path(self.data)
     @property
@@ -75,12 +82,13 @@ def find_root(
 # %% ../nbs/90_config.ipynb #9a96c07f
 class SettingsError(ValueError): "A setting that can't be right"
 
-# %% ../nbs/90_config.ipynb #3c7264b6
+# %% ../nbs/90_config.ipynb #fe952f50
 CHOICES = dict(profile=tuple(PROFILES), pictures=('auto','photos','sketches'),
                budget=('all','few'), device=('auto','cpu','cuda','mps'),
                net=('tiny','small','xresnet50'))
-LIMITS = dict(size=(16,1024), side=(16,1024), bs=(2,4096), lr=(1e-7,10), wd=(0,10),
-              min_scale=(.01,1), epochs_all=(1,1000), epochs_few=(1,1000), per_class=(1,100_000))
+LIMITS = dict(size=(16,1024), small=(16,1024), side=(16,1024), bs=(2,4096), lr=(1e-7,10),
+              wd=(0,10), jitter=(0,.9), min_scale_all=(.01,1), min_scale_few=(.01,1),
+              epochs_all=(1,1000), epochs_few=(1,1000), per_class=(1,100_000))
 FOLDERS = 'archive','data','my'
 KEYS = *CHOICES, *LIMITS, *FOLDERS
 

@@ -6,11 +6,11 @@
 __all__ = ['SOURCES', 'GET_AGAIN', 'MARKER', 'PicturesError', 'Source', 'list_files', 'fingerprint', 'verify', 'check_member',
            'progress', 'unpack', 'locked', 'mark', 'read_marker', 'add_archive', 'file_md5', 'fetch', 'download',
            'Pictures', 'load_pictures', 'get_sketches', 'find_photos', 'get_pictures', 'file_hash', 'is_dev',
-           'is_unseen', 'pick', 'split_files', 'decode', 'Cache', 'open_cache', 'get_cache', 'sheet', 'browse',
-           'status', 'get_photos', 'verify_all', 'course_data']
+           'is_unseen', 'noisy_labels', 'pick', 'split_files', 'decode', 'Cache', 'open_cache', 'get_cache', 'sheet',
+           'browse', 'status', 'get_photos', 'verify_all', 'course_data']
 
-# %% ../nbs/93_pictures.ipynb #1ff0dd86
-import argparse, hashlib, http.client, json, os, shutil, socket, sys, tarfile, zlib
+# %% ../nbs/93_pictures.ipynb #e42a87ed
+import argparse, csv, hashlib, http.client, json, os, shutil, socket, sys, tarfile, zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -392,6 +392,28 @@ def is_unseen(
 ):
     "Is it one of the 500 that no net trained on ImageNet has seen?"
     return file.split('/')[-1].startswith('ILSVRC2012_val_')
+
+# %% ../nbs/93_pictures.ipynb #8114e780
+def noisy_labels(
+    pics:Pictures, # The picture set
+    percent:int,   # Share of wrong labels: 1, 5, 25 or 50
+):
+    "The folder name of a class for each training picture, some of them wrong"
+    if percent not in (1, 5, 25, 50):
+        raise ValueError(f'There is no list with {percent} % of wrong labels. Take 1, 5, 25 or 50.')
+    if pics.drawn: return {o: _draw_label(o, percent) for o in pics.train}
+    path = pics.folder/'noisy_imagenette.csv'
+    if not path.exists():
+        raise PicturesError(f'{path} is missing: the list of wrong labels comes with the archive. {GET_AGAIN}')
+    with open(path, encoding='utf-8', newline='') as f: rows = list(csv.DictReader(f))
+    return {o['path']: o[f'noisy_labels_{percent}'] for o in rows if o['is_valid'] == 'False'}
+
+# %% ../nbs/93_pictures.ipynb #1b55b818
+def _draw_label(file, percent):
+    "The right class of a picture, or for `percent` of all files another one"
+    right, wnids, n = file.split('/')[1], list(CLASSES), file_hash(file)//10
+    if n % 100 >= percent: return right
+    return [o for o in wnids if o != right][n//100 % (len(wnids)-1)]
 
 # %% ../nbs/93_pictures.ipynb #b89dfe1e
 def pick(
