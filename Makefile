@@ -4,12 +4,13 @@ PY := .venv/bin/python
 BACKEND := $(if $(TORCH_BACKEND),--torch-backend=$(TORCH_BACKEND),)
 QUICK := COURSE_PROFILE=quick COURSE_PICTURES=sketches COURSE_BUDGET=all COURSE_MY="$(CURDIR)/.venv/my"
 
-.PHONY: help lab test export runs lock clean
+.PHONY: help lab test export bench runs lock clean
 
 help:
 	@echo "make lab     set up, and open the course in JupyterLab (make lab ARGS=--no-browser)"
 	@echo "make test    set up, and run all tests (make test ARGS='-k browser')"
 	@echo "make export  package from lessons, run the lessons, save and clean their outputs"
+	@echo "make bench   how fast it is, side by side with others (needs the photographs; half an hour on two quiet cores)"
 	@echo "make runs    make the reference runs that have no record yet"
 	@echo "make lock    write requirements.lock anew from pyproject.toml"
 	@echo "make clean   remove what the targets above made; keeps my/ and the photographs"
@@ -39,11 +40,15 @@ export: .venv/ready
 	@$(PY) tests/strip_outputs.py nbs
 	@.venv/bin/nbdev-clean
 
+bench: .venv/ready
+	@$(PY) -W ignore tests/bench.py $(ARGS)
+
+SINGLE := baseline normalize resize mixup smooth
 runs: .venv/ready
-	@.venv/bin/course-run --profile quick --pictures sketches --seeds 0 1 2 3 4 --to data/runs
-	@.venv/bin/course-run --profile quick --pictures photos --seeds 0 1 2 3 4 --to data/runs
-	@.venv/bin/course-run --profile cpu --budget all --pictures photos --seeds 0 1 2 --to data/runs
-	@.venv/bin/course-run --profile cpu --budget few --pictures photos --seeds 0 1 2 --to data/runs
+	@.venv/bin/course-run --profile quick --pictures sketches --budget all --seeds 0 1 2 3 4 --to data/runs
+	@.venv/bin/course-run --profile quick --pictures sketches --budget all --seeds 0 1 2 3 4 --to data/runs --only $(SINGLE)
+	@.venv/bin/course-run --profile cpu --pictures photos --budget all --seeds 0 1 2 3 4 --to data/runs --only $(SINGLE)
+	@.venv/bin/course-run --profile cpu --pictures photos --budget few --seeds 0 1 2 3 4 --to data/runs --only $(SINGLE)
 
 # torch and torchvision stand without hashes, and what only their CUDA builds need is left out, so that other builds fit.
 lock: .venv/ready

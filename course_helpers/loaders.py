@@ -158,7 +158,7 @@ def _labeller(pics, noise):
     wrong = {pics.folder/k: CLASSES[v] for k,v in noisy_labels(pics, noise).items()}
     return lambda o: wrong.get(o) or label_of(o)
 
-# %% ../nbs/94_loaders.ipynb #9d9c6674
+# %% ../nbs/94_loaders.ipynb #e0ad125c
 def get_dls(
     s:Settings|None=None,    # The settings in force; None: read them
     pics:Pictures|None=None, # The picture set; None: what the settings ask for
@@ -173,6 +173,9 @@ def get_dls(
     if size > s.side: raise ValueError(
         f'size = {size} is more than the {s.side} pixels in the cache, and would add nothing. '
         f'Take {s.side} or less, or a larger `side` in settings.ini.')
+    if stats and min(stats[1]) <= 0: raise ValueError(
+        f'A deviation of {min(stats[1])} was given, and nothing can be divided by it. '
+        'Count the statistics again from pictures that differ.')
     parts = split_files(pics, s, dev)
     wanted = sorted({*parts[0], *parts[1]}) if s.profile == 'quick' else list(pics.files)
     cache = get_cache(pics, s.side, wanted, s.data_path)

@@ -511,7 +511,7 @@ def _write_block(names, found, pix):
                 shapes=[o.shape[:2] for _,o in good],
                 skipped=[(n,o) for n,o in zip(names, found) if isinstance(o, str)])
 
-# %% ../nbs/93_pictures.ipynb #d3c11c4d
+# %% ../nbs/93_pictures.ipynb #dc669c9e
 def open_cache(
     path:Path,   # Folder with `pixels.bin` and `index.jsonl`
     folder:Path, # Where the pictures came from
@@ -522,7 +522,7 @@ def open_cache(
     shapes = np.array(column('shapes'), dtype=np.int64).reshape(-1, 2)
     if not len(shapes): raise PicturesError(f'None of the pictures in {path.name} could be read.')
     ends = np.cumsum(shapes.prod(1)*3)
-    pixels = np.memmap(path/'pixels.bin', np.uint8, 'r')
+    pixels = np.memmap(path/'pixels.bin', np.uint8, 'c')
     return Cache(folder, column('files'), shapes, ends - shapes.prod(1)*3, pixels,
                  [tuple(o) for o in column('skipped')])
 

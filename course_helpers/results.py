@@ -91,7 +91,7 @@ def unpack_bits(
     if len(bits) != (n+7)//8: raise ValueError(f'These bits are not those of {n:,} pictures.')
     return np.unpackbits(bits, count=n).astype(bool)
 
-# %% ../nbs/95_results.ipynb #319f61c1
+# %% ../nbs/95_results.ipynb #b1eac30e
 @dataclass(frozen=True)
 class Setup:
     "What was trained"
@@ -109,6 +109,12 @@ class Setup:
         object.__setattr__(self, 'config', json.loads(_to_json(self.config)))
     @property
     def config_hash(self): "Short fingerprint of `config`"; return hash_config(self.config)
+    @property
+    def file(self):
+        "Name of the record's file, without its ending"
+        who = self.arm, self.profile, self.budget, self.pictures['name'], f's{self.seed}'
+        tail = hash_config([*who, self.pictures['fingerprint'], self.config_hash])
+        return '_'.join(re.sub(r'[^\w.+-]', '_', o) for o in (*who, tail))
 
 # %% ../nbs/95_results.ipynb #784ae4bb
 @dataclass(frozen=True, kw_only=True)
@@ -151,17 +157,14 @@ class Run(_Row, Origin, Setup):
             pictures=self.pictures['name'], seed=self.seed, **{k:
             f"{100*o['accuracy']:.1f} % (n = {o['n']:,})" for k,o in self.scores.items()})
 
-# %% ../nbs/95_results.ipynb #e6bbcdc7
+# %% ../nbs/95_results.ipynb #2ef15f57
 def save_run(
     run:Run,     # What to keep
     folder:Path, # Where; made if it is not there
 ):
     "Write a record at once or not at all; the path of its file"
-    who = run.arm, run.profile, run.budget, run.pictures['name'], f's{run.seed}'
-    tail = hash_config([*who, run.pictures['fingerprint'], run.config_hash])
-    name = '_'.join(re.sub(r'[^\w.-]', '_', o) for o in (*who, tail))
     text = _to_json({**asdict(run), 'config_hash': run.config_hash}, indent=1)+'\n'
-    write_atomic(path := Path(folder)/f'{name}.json', text)
+    write_atomic(path := Path(folder)/f'{run.file}.json', text)
     return path
 
 # %% ../nbs/95_results.ipynb #502adb61
@@ -403,15 +406,16 @@ def _say(points, short=False):
     text = f'{mean:.1f} ± {sd:.1f} % (n = {n})'
     return text if short else f'{text}, 95 % interval {low:.1f} to {high:.1f}'
 
-# %% ../nbs/95_results.ipynb #31a5de96
+# %% ../nbs/95_results.ipynb #e73833ba
 def beside(
-    mine:list,       # The learner's runs
-    reference:list,  # The reference runs
-    score:str='val', # Name of the score
+    mine:Run|list,            # A run of the learner, or several
+    reference:list|None=None, # The reference runs; None: those that come with the course
+    score:str='val',          # Name of the score
 ):
     "A table of the learner's accuracies beside those of the reference"
     import pandas as pd
-    rows = []
+    rows, mine = [], [mine] if isinstance(mine, Run) else mine
+    if reference is None: reference = load_runs()
     mine, reference = ([o for o in runs if score in o.scores] for runs in (mine, reference))
     for o in group_runs(mine):
         refs = group_runs(r for r in reference if _place(r)[:3] == _place(o[0])[:3])

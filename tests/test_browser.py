@@ -4,6 +4,7 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
+from playwright.sync_api import TimeoutError
 from conftest import ROOT
 
 CHROME = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
@@ -84,19 +85,31 @@ def test_first_lesson_from_top_to_bottom(lab, page):
     assert any('as expected' in json.dumps(o) or 'no reference' in json.dumps(o) for o in outs)
     assert list((lab[1]/'runs').glob('*.json')), 'the run left a record'
 
-def test_slider_by_keyboard_changes_the_picture(lab, page):
-    box = page.locator('.jp-OutputArea:has(.widget-slider)').first
+def move_all(page, name):
+    "Move each control of a lesson's widget by keyboard; returns how many there are"
+    box = page.locator('.jp-OutputArea:has(.widget-interact)').first
     box.scroll_into_view_if_needed()
-    img = box.locator('img').first
-    img.wait_for()
-    before, alt = img.get_attribute('src'), img.get_attribute('alt')
-    shot(page, 'widget-before')
-    box.locator('.noUi-handle').first.focus()
-    for _ in range(5): page.keyboard.press('ArrowLeft')
-    page.wait_for_function('([box, before]) => { const i = box.querySelector("img"); return i && i.src != before }',
-                           arg=[box.element_handle(), before])
-    assert alt and box.locator('img').first.get_attribute('alt')
-    shot(page, 'widget-after')
+    out = box.locator('.jp-OutputArea').first
+    out.locator('img, table').first.wait_for()
+    controls = box.locator('.noUi-handle, select, input[type=checkbox]')
+    shot(page, f'{name}-widget')
+    for i in range(controls.count()):
+        control, before = controls.nth(i), out.inner_html()
+        control.focus()
+        keys = ['Space'] if control.get_attribute('type') == 'checkbox' else ['ArrowLeft', 'ArrowRight', 'ArrowUp', 'ArrowDown']
+        for key in keys:  # a slider at its end moves one way only
+            page.keyboard.press(key)
+            try: page.wait_for_function('([o, before]) => o.innerHTML && o.innerHTML != before && o.querySelector("img, table")',
+                                        arg=[out.element_handle(), before], timeout=5_000)
+            except TimeoutError: continue
+            break
+        else: pytest.fail(f'{name}: control {i+1} of the widget changes nothing')
+        for img in out.locator('img').all(): assert img.get_attribute('alt'), f'{name}: a picture without alt text'
+        assert 'Traceback' not in out.inner_text()
+    shot(page, f'{name}-moved')
+    return controls.count()
+
+def test_first_widget_by_keyboard(lab, page): assert move_all(page, '01') == 1
 
 def answer(page, old, new):
     "Type an answer into the cell that holds `old`, run it, and return what the check says"
@@ -127,3 +140,12 @@ def test_dark_theme(lab, page):
     color = page.locator('[role=status]').first.evaluate('o => getComputedStyle(o).color')
     assert min(map(int, re.findall(r'\d+', color)[:3])) > 150, f'text of a result is {color} on a dark page'
     shot(page, 'dark')
+
+@pytest.mark.parametrize('name', sorted(o.name for o in (ROOT/'nbs').glob('0[2-9]_*.ipynb')) + sorted(o.name for o in (ROOT/'nbs').glob('[12]*_*.ipynb')))
+def test_lesson_and_its_widget(lab, page, name):
+    open_lesson(page, lab, name)
+    code = run_all(page, lab[1]/name)
+    outs = [o for c in code for o in c['outputs']]
+    assert not [o for o in outs if o['output_type'] == 'error' or o.get('name') == 'stderr']
+    assert move_all(page, name[:2]) >= 1
+    command(page, 'kernelmenu:shutdown')

@@ -12,8 +12,10 @@ MODULES = sorted(o for o in (ROOT/'course_helpers').glob('*.py') if not o.stem.s
 # Which module may import which. Technique modules take what they need as arguments.
 ARROWS = dict(config=set(), sketches=set(), exercises={'config'}, results={'config'},
               pictures={'config', 'sketches'}, loaders={'config', 'pictures', 'sketches'},
-              baseline={'config', 'results'}, runs={'config', 'pictures', 'results', 'baseline', 'loaders'})
-NO_TORCH = 'config', 'exercises', 'sketches', 'pictures', 'results', 'runs'
+              baseline={'config', 'results'}, normalization=set(), resizing=set(), tta=set(), mixup=set(), smoothing=set(),
+              recipe={'config', 'exercises', 'pictures', 'results', 'loaders', 'baseline', 'resizing', 'tta', 'mixup', 'smoothing'},
+              runs={'config', 'pictures', 'results', 'recipe'})
+NO_TORCH = 'config', 'exercises', 'sketches', 'pictures', 'results', 'recipe', 'runs'
 
 def cells(path): return json.loads(path.read_text(encoding='utf-8'))['cells']
 def source(cell): return ''.join(cell['source'])
@@ -139,6 +141,13 @@ def test_the_start_page_lists_every_lesson_and_exercise():
         if o.stem[0] == '9': continue
         for name in re.findall(r"(?:Exercise|Choice)\('(\w+)'", '\n'.join(source(c) for c in cells(o))):
             assert f"{name!r}" in text, f'exercise {name} is not on the start page'
+
+@pytest.mark.parametrize('path', LESSONS, ids=lambda o: o.stem)
+def test_course_comes_before_torch(path):
+    "config tells torch's threads to sleep while they wait, and they only listen when torch is loaded"
+    lines = [line for c in cells(path) if c['cell_type'] == 'code' for line in source(c).splitlines()]
+    def first(names): return next((i for i,o in enumerate(lines) if re.match(rf'(from|import) ({names})', o)), len(lines))
+    assert first('course_helpers') <= first('torch|fastai|sklearn|scipy'), f'{path.name} loads torch before course_helpers'
 
 @pytest.mark.parametrize('path', LESSONS, ids=lambda o: o.stem)
 def test_links_lead_somewhere(path):

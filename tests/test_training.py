@@ -57,11 +57,58 @@ def test_cpu_profile_without_photographs_says_how_to_get_them(tmp_path, monkeypa
     assert course_run(['--profile', 'cpu', '--pictures', 'auto']) == 1
     assert 'course-data --download 160' in capsys.readouterr().err
 
-def test_plan_skips_what_is_there(tmp_path):
+def arms(my): return sorted((o.arm, o.seed) for o in load_all(my))
+def load_all(my):
+    from course_helpers.results import load_runs
+    return load_runs(my/'runs')
+
+def test_killed_plan_goes_on_makes_no_run_twice_and_ends_like_one_that_was_not(tmp_path, monkeypatch, capsys):
+    import time
+    from course_helpers.runs import course_run
+    args = ['--only', 'normalize+resize', 'mixup', '--seeds', '0']
+    code = f'import sys\nfrom course_helpers.runs import course_run\nsys.exit(course_run({args}))'
+    proc = subprocess.Popen([sys.executable, '-W', 'ignore', '-c', code], cwd=ROOT, env=dict(os.environ, COURSE_MY=str(tmp_path/'killed')),
+                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic()+120
+    # the first run has its record, and the second a checkpoint
+    while not (list(tmp_path.glob('killed/runs/*.json')) and list(tmp_path.glob('killed/checkpoints/mixup*.pt'))):
+        assert proc.poll() is None and time.monotonic() < end
+        time.sleep(.05)
+    proc.send_signal(signal.SIGKILL); proc.wait()
+    first = next(tmp_path.glob('killed/runs/*.json'))
+    before = first.stat().st_mtime_ns
+
+    monkeypatch.setenv('COURSE_MY', str(tmp_path/'killed'))
+    assert course_run(args) == 0
+    out = capsys.readouterr().out
+    assert '2 runs wanted, 1 of them have a record' in out and 'TTA %' in out
+    assert first.stat().st_mtime_ns == before, 'a finished run is kept'
+    assert arms(tmp_path/'killed') == [('mixup', 0), ('normalize+resize', 0)]
+    assert not list(tmp_path.glob('killed/checkpoints/*'))
+    assert course_run(args) == 0 and '2 of them have a record' in capsys.readouterr().out
+
+    resumed = [o for o in load_all(tmp_path/'killed') if o.arm == 'mixup'][0]
+    monkeypatch.setenv('COURSE_MY', str(tmp_path/'whole'))
+    assert course_run(['--only', 'mixup', '--seeds', '0']) == 0
+    whole = [o for o in load_all(tmp_path/'whole') if o.arm == 'mixup'][0]
+    assert resumed.correct == whole.correct and resumed.loss == whole.loss and len(resumed.curve) == len(whole.curve)
+
+def test_second_command_at_once_is_refused(tmp_path, monkeypatch, capsys):
+    from filelock import FileLock
+    from course_helpers.runs import course_run
+    monkeypatch.setenv('COURSE_MY', str(tmp_path))
+    with FileLock(tmp_path/'course-run.lock'): assert course_run(['--only', 'mixup']) == 1
+    assert 'Another course-run is at work' in capsys.readouterr().err and not list(tmp_path.glob('runs/*'))
+
+def test_changed_settings_are_another_run(tmp_path):
+    from dataclasses import replace
     from course_helpers.config import get_settings
     from course_helpers.pictures import get_pictures
+    from course_helpers.recipe import Recipe, run_recipe
     from course_helpers.runs import Plan, to_do
-    s = get_settings(my=str(tmp_path))
-    run = run_here(tmp_path)
-    plans = [Plan('baseline', seed, s) for seed in (run.seed, run.seed+1)]
-    assert to_do(plans, get_pictures(s), tmp_path/'runs') == plans[1:]
+    s = get_settings(my=str(tmp_path), per_class=20, epochs_all=1)
+    pics = get_pictures(s)
+    run = run_recipe(Recipe(), s, pics)
+    plans = [Plan('baseline', 0, s), Plan('baseline', 1, s), Plan('baseline', 0, replace(s, lr=.1)), Plan('mixup', 0, s)]
+    assert to_do(plans, pics, [run]) == plans[1:]
+    assert set(run.scores) == {'val', 'val_tta'} and run.module == 'recipe'
