@@ -18,12 +18,12 @@ warnings.filterwarnings('ignore', '.*torch.jit.script.* is deprecated', FutureWa
 # %% ../nbs/90_config.ipynb #6c655d5e
 os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 
-# %% ../nbs/90_config.ipynb #abba508b
+# %% ../nbs/90_config.ipynb #bf07b751
 PROFILES = dict(
     quick=dict(net='tiny', size=48, small=32, side=64, bs=32, lr=2e-2, wd=.05, jitter=0.,
                min_scale_all=.5, min_scale_few=.5, epochs_all=4, epochs_few=4, per_class=100),
-    cpu=dict(net='small', size=64, small=48, side=80, bs=64, lr=6e-3, wd=.05, jitter=0.,
-             min_scale_all=.35, min_scale_few=.35, epochs_all=3, epochs_few=20, per_class=100),
+    cpu=dict(net='small', size=64, small=48, side=80, bs=64, lr=1e-2, wd=.05, jitter=.2,
+             min_scale_all=.6, min_scale_few=.35, epochs_all=4, epochs_few=36, per_class=100),
     gpu=dict(net='xresnet50', size=224, small=128, side=256, bs=64, lr=3e-3, wd=.01, jitter=.2,
              min_scale_all=.35, min_scale_few=.35, epochs_all=5, epochs_few=80, per_class=100))
 

@@ -70,7 +70,15 @@ def get_stages(
     first = s.epochs//2
     return [(s.small, first), (s.size, s.epochs-first)] if first else [(s.size, s.epochs)]
 
-# %% ../nbs/07_recipe.ipynb #6007bd33
+# %% ../nbs/07_recipe.ipynb #5874c6e3
+def _staged(s, dls):
+    "Callback and schedules of progressive resizing; `dls` makes loaders of a size"
+    from course_helpers.baseline import get_net
+    from course_helpers.resizing import StagesCB, check_stages, smallest_size, stage_scheds
+    stages = check_stages(get_stages(s), s.side, smallest_size(get_net(s.net)))
+    return [StagesCB(stages, [dls(o.size).train for o in stages])], stage_scheds(stages, s.lr)
+
+# %% ../nbs/07_recipe.ipynb #629e1800
 def make_learner(
     recipe:Recipe,           # What is on
     s:Settings|None=None,    # The settings in force; None: read them
@@ -79,18 +87,15 @@ def make_learner(
     dev:bool=False,          # Score on a tenth of train, held out, instead of on val
 ):
     "A learner for a recipe, and its schedule; None: one-cycle"
-    from course_helpers.baseline import get_learner, get_net
+    from course_helpers.baseline import get_learner
     from course_helpers.loaders import get_dls
     from course_helpers.mixup import MixupCB
-    from course_helpers.resizing import StagesCB, check_stages, smallest_size, stage_scheds
     from course_helpers.smoothing import SmoothedCE
     from fastai.vision.all import imagenet_stats
     s = s or get_settings()
-    pics, cbs, sched = pics or get_pictures(s), [], None
+    pics = pics or get_pictures(s)
     def dls(size): return get_dls(s, pics, imagenet_stats if recipe.normalize else None, dev, size)
-    if recipe.resize:
-        stages = check_stages(get_stages(s), s.side, smallest_size(get_net(s.net)))
-        cbs, sched = [StagesCB(stages, [dls(o.size).train for o in stages])], stage_scheds(stages, s.lr)
+    cbs, sched = _staged(s, dls) if recipe.resize else ([], None)
     if recipe.mixup: cbs.append(MixupCB(recipe.alpha))
     loss = SmoothedCE(recipe.eps, len(CLASSES)) if recipe.smooth else None
     return get_learner(dls(s.size), s, seed, loss, cbs), sched
@@ -114,11 +119,11 @@ def run_recipe(
     return train(learn, recipe.name, sched=sched, ways=ways, folder=folder, command=command,
                  module='recipe', tell=tell)
 
-# %% ../nbs/07_recipe.ipynb #e3aca3ed
+# %% ../nbs/07_recipe.ipynb #80481021
 def show_ladder(
     runs:list, # Records, of any recipes
 ):
-    "Accuracy by recipe as a table: mean and deviation in %, without and with test-time augmentation"
+    "Accuracy by recipe: mean and deviation in %, without and with test-time augmentation"
     import pandas as pd
     def text(rows, k):
         found = [100*o.scores[k]['accuracy'] for o in rows if k in o.scores]
@@ -136,7 +141,7 @@ def _rung(run):
     names = [o.name for o in get_ladder()+get_ablation()+get_single()]
     return (names.index(run.arm) if run.arm in names else len(names)), run.arm
 
-# %% ../nbs/07_recipe.ipynb #fb8baaf8
+# %% ../nbs/07_recipe.ipynb #db00c1c7
 def show_recipe(
     normalize:bool=False, # Normalization
     resize:bool=False,    # Progressive resizing
@@ -149,7 +154,7 @@ def show_recipe(
     s, o = get_settings(), Recipe(normalize, resize, mixup, smooth)
     stages = get_stages(s) if resize else [(s.size, s.epochs)]
     rows = {'Pictures': ', then '.join(f'{n} epochs at {px} px' for px,n in stages),
-            'Input': "minus ImageNet's mean, by its deviation" if normalize else 'as it is, 0 to 1',
+            'Input': 'minus mean, divided by deviation' if normalize else 'as it is, 0 to 1',
             'Pairs': f'blended, alpha {o.alpha}' if mixup else 'none',
             'Right label': f'{1-o.eps:g} + {o.eps:g}/10' if smooth else '1',
             'Score': '`val_tta`: mean over views' if tta else '`val`',

@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['KNOBS', 'Plan', 'is_record', 'to_do', 'guess_minutes', 'PlanBar', 'course_run']
 
-# %% ../nbs/96_runs.ipynb #87cb055d
+# %% ../nbs/96_runs.ipynb #b049b375
 import argparse, sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .config import PROFILES, Settings, get_settings
 from .pictures import Pictures, PicturesError, get_pictures
-from .recipe import get_ladder, parse_recipe, run_recipe, show_ladder
+from .recipe import (get_ladder, get_stages, parse_recipe, run_recipe,
+                                   show_ladder)
 from .results import load_runs
 
 from filelock import FileLock, Timeout
@@ -33,8 +34,8 @@ class Plan:
         return (f'course-run --only {self.arm} --profile {s.profile} --budget {s.budget} '
                 f'--pictures {s.pictures} --seeds {self.seed}')
 
-# %% ../nbs/96_runs.ipynb #e08d4356
-KNOBS = 'net', 'size', 'side', 'bs', 'min_scale', 'jitter', 'wd', 'epochs', 'lr'
+# %% ../nbs/96_runs.ipynb #95557634
+KNOBS = 'net', 'size', 'side', 'bs', 'per_class', 'min_scale', 'jitter', 'wd', 'epochs', 'lr'
 
 def is_record(
     run,           # A record
@@ -43,6 +44,8 @@ def is_record(
 ):
     "Is this the record of that run?"
     s, config = plan.s, run.config
+    stages = str([list(o) for o in get_stages(s)])
+    if 'resize' in plan.arm and stages not in str(config['cbs']): return False
     return ((run.arm, run.seed, run.profile, run.budget, run.pictures['fingerprint'])
             == (plan.arm, plan.seed, s.profile, s.budget, pics.fingerprint)
             and 'val_tta' in run.scores and all(config.get(k) == getattr(s, k) for k in KNOBS))
@@ -56,14 +59,15 @@ def to_do(
     "The plans that have no record yet"
     return [p for p in plans if not any(is_record(r, p, pics) for r in runs)]
 
-# %% ../nbs/96_runs.ipynb #101d2924
+# %% ../nbs/96_runs.ipynb #7e38342e
 def guess_minutes(
     plans:list, # Runs that are wanted
     runs:list,  # Records to learn from
 ):
     "Minutes for all of `plans`; None where nothing is known"
     def known(p):
-        found = [r.train_seconds for r in runs if (r.profile, r.budget) == (p.s.profile, p.s.budget)]
+        found = [r.train_seconds for r in runs
+                 if (r.profile, r.budget) == (p.s.profile, p.s.budget)]
         return sum(found)/len(found)/60 if found else None
     each = [known(p) for p in plans]
     return None if None in each else sum(each)
@@ -132,7 +136,7 @@ class PlanBar:
         self.bar.write(str(run), file=sys.stdout)
         sys.stdout.flush()
 
-# %% ../nbs/96_runs.ipynb #df6bed80
+# %% ../nbs/96_runs.ipynb #293ccdf1
 def course_run(
     argv:list|None=None, # Arguments; None: those of the command line
 ):
@@ -144,8 +148,8 @@ def course_run(
         lock = get_settings().my_path/'course-run.lock'
         lock.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock, timeout=0): _make_all(todo, pics, folder)
-        print(show_ladder([r for r in load_runs(folder) if any(is_record(r, p, pics) for p in plans)])
-              .to_string(index=False))
+        made = [r for r in load_runs(folder) if any(is_record(r, p, pics) for p in plans)]
+        print(show_ladder(made).to_string(index=False))
         return 0
     except Timeout: problem = 'Another course-run is at work. Wait for it, or stop it.'
     except (PicturesError, ValueError, OSError) as e: problem = e

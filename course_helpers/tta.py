@@ -20,12 +20,11 @@ def flip(
     "Each picture mirrored, left to right"
     return xb.flip(-1)
 
-# %% ../nbs/04_tta.ipynb #7917d8f0
+# %% ../nbs/04_tta.ipynb #cb64ccd5
 PLACES = {'centre': (.5, .5), 'top left': (0, 0), 'top right': (0, 1),
           'bottom left': (1, 0), 'bottom right': (1, 1)}
 
 def crop(
-
     xb:Tensor,          # Pictures × colours × rows × columns
     share:float=.85,    # Share of the rows, and of the columns, that is kept
     where:str='centre', # One of `PLACES`

@@ -111,4 +111,4 @@ def test_changed_settings_are_another_run(tmp_path):
     run = run_recipe(Recipe(), s, pics)
     plans = [Plan('baseline', 0, s), Plan('baseline', 1, s), Plan('baseline', 0, replace(s, lr=.1)), Plan('mixup', 0, s)]
     assert to_do(plans, pics, [run]) == plans[1:]
-    assert set(run.scores) == {'val', 'val_tta'} and run.module == 'recipe'
+    assert set(run.scores) == {'val', 'val_flip', 'val_tta'} and run.module == 'recipe'
