@@ -138,7 +138,7 @@ def not_worse(ours, theirs):
     "Whether the 95 % interval of the difference reaches 0 or more"
     from scipy.stats import ttest_ind
     ci = ttest_ind(ours, theirs, equal_var=False).confidence_interval(.95)
-    return dict(points=[round(o, 2) for o in ci], met=bool(ci.high >= 0))
+    return dict(points=[round(float(o), 2) for o in ci], met=bool(ci.high >= 0))
 
 def epoch(rounds=5):
     "A training epoch: same net, size, batch and pictures"
@@ -205,7 +205,7 @@ def show(rows):
     for o in rows:
         ratio = f"{o['ratio']:.2f}" + (f" ± {o['sd']:.2f}" if o['sd'] is not None else '')
         print(f"{o['what']:34} {o['against']:18} {o['course']:9.2f} {o['other']:9.2f} {o['unit']:3} {ratio:>14}  {o['n']}  "
-              f"{o['goal']:g} {'met' if o['met'] else 'NOT met'}")
+              f"{o['goal']:g} {'met' if o['met'] else 'NOT met'}" + (' (95 %: {:+.1f} to {:+.1f} points)'.format(*o['points']) if 'points' in o else ''))
 
 def main():
     p = argparse.ArgumentParser(description=__doc__)

@@ -86,7 +86,7 @@ def test_first_lesson_from_top_to_bottom(lab, page):
     assert list((lab[1]/'runs').glob('*.json')), 'the run left a record'
 
 def move_all(page, name):
-    "Move each control of a lesson's widget by keyboard; returns how many there are"
+    "Move each control of a lesson's widget; returns how many there are"
     box = page.locator('.jp-OutputArea:has(.widget-interact)').first
     box.scroll_into_view_if_needed()
     out = box.locator('.jp-OutputArea').first
@@ -96,11 +96,13 @@ def move_all(page, name):
     for i in range(controls.count()):
         control, before = controls.nth(i), out.inner_html()
         control.focus()
-        keys = ['Space'] if control.get_attribute('type') == 'checkbox' else ['ArrowLeft', 'ArrowRight', 'ArrowUp', 'ArrowDown']
-        for key in keys:  # a slider at its end moves one way only
-            page.keyboard.press(key)
-            try: page.wait_for_function('([o, before]) => o.innerHTML && o.innerHTML != before && o.querySelector("img, table")',
-                                        arg=[out.element_handle(), before], timeout=5_000)
+        if control.evaluate('o => o.tagName') == 'SELECT': moves = [lambda: control.select_option(index=1)]
+        elif control.get_attribute('type') == 'checkbox': moves = [lambda: page.keyboard.press('Space')]
+        else: moves = [lambda key=key: page.keyboard.press(key) for key in ('ArrowLeft', 'ArrowRight')]  # one end or the other
+        for move in moves:
+            move()
+            try: page.wait_for_function('([o, before]) => o.innerHTML != before && o.querySelector("img, table")',
+                                        arg=[out.element_handle(), before], timeout=10_000)
             except TimeoutError: continue
             break
         else: pytest.fail(f'{name}: control {i+1} of the widget changes nothing')
