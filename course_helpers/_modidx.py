@@ -35,6 +35,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'course_helpers.baseline.get_learner': ('baseline.html#get_learner', 'course_helpers/baseline.py'),
                                          'course_helpers.baseline.get_net': ('baseline.html#get_net', 'course_helpers/baseline.py'),
                                          'course_helpers.baseline.get_probs': ('baseline.html#get_probs', 'course_helpers/baseline.py'),
+                                         'course_helpers.baseline.get_setup': ('baseline.html#get_setup', 'course_helpers/baseline.py'),
                                          'course_helpers.baseline.one_cycle': ('baseline.html#one_cycle', 'course_helpers/baseline.py'),
                                          'course_helpers.baseline.record': ('baseline.html#record', 'course_helpers/baseline.py'),
                                          'course_helpers.baseline.sample_sched': ( 'baseline.html#sample_sched',

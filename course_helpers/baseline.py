@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NETS', 'adamw', 'tiny_net', 'small_net', 'get_net', 'weights_hash', 'describe', 'get_learner', 'one_cycle',
            'epoch_line', 'ShowProgress', 'Resumable', 'watching', 'get_probs', 'score', 'record', 'sample_sched',
-           'train', 'draw_curve', 'draw_probs']
+           'get_setup', 'train', 'draw_curve', 'draw_probs']
 
 # %% ../nbs/01_baseline.ipynb #7e408d68
 import hashlib, inspect, os, random, time
@@ -115,7 +115,7 @@ def epoch_line(
     return (f"epoch {o['epoch']} of {n}: training loss {o['train_loss']:.2f}, "
             f"validation loss {o['valid_loss']:.2f}, accuracy {o['accuracy']:.1%}")
 
-# %% ../nbs/01_baseline.ipynb #654d4ebd
+# %% ../nbs/01_baseline.ipynb #777a0b6e
 class ShowProgress(Callback):
     "How far the training is, and one line an epoch"
     order = 70
@@ -136,14 +136,20 @@ class ShowProgress(Callback):
     def after_epoch(self):
         if self.epoch < self.done: return
         self.tell(epoch_line(self.learn.curve[-1], self.n_epoch), True, self.epoch+1)
-    def show(self, line, done, epochs):
-        if self.where == 'notebook': self.update({'text/plain': '\n'.join([*self.lines, line])})
-        elif self.where == 'terminal': print(f'\r{line:<90}', end='\n' if done else '', flush=True)
-        elif done: print(line, flush=True)
-        if done: self.lines.append(line)
-    def update(self, data):
-        if self.handle: self.handle.update(data, raw=True)
-        else: self.handle = display(data, raw=True, display_id=True)
+
+# %% ../nbs/01_baseline.ipynb #3490dbd0
+@patch
+def show(self:ShowProgress, line, done, epochs):
+    "Show a line in a notebook, in a terminal, or in a log, where only lines that stay are shown"
+    if self.where == 'notebook': self.update({'text/plain': '\n'.join([*self.lines, line])})
+    elif self.where == 'terminal': print(f'\r{line:<90}', end='\n' if done else '', flush=True)
+    elif done: print(line, flush=True)
+    if done: self.lines.append(line)
+@patch
+def update(self:ShowProgress, data):
+    "Change what is shown below the cell"
+    if self.handle: self.handle.update(data, raw=True)
+    else: self.handle = display(data, raw=True, display_id=True)
 
 # %% ../nbs/01_baseline.ipynb #85b9acc8
 class Resumable(Callback):
@@ -182,14 +188,16 @@ def save(self:Resumable):
                     start=self.learn.start), tmp)
     os.replace(tmp, self.path)
 
-# %% ../nbs/01_baseline.ipynb #71f02566
+# %% ../nbs/01_baseline.ipynb #debf8ae6
 @patch
 def load(self:Resumable, learn:Learner):
-    "Put a saved state into `learn`; returns how many epochs are done"
-    learn.curve = []
-    if not self.path.exists(): return 0
-    saved = torch.load(self.path, weights_only=True, map_location=learn.dls.device)
-    if saved['start'] != learn.start: return 0
+    "Put a saved state into `learn`; returns how many epochs are done, 0 for a new net"
+    learn.curve, saved = [], {}
+    if self.path.exists():
+        saved = torch.load(self.path, weights_only=True, map_location=learn.dls.device)
+    if saved.get('start') != learn.start:
+        if weights_hash(learn.model, learn.seed) == learn.start: return 0
+        raise ValueError('This net has been trained already. Make a new one with get_learner.')
     learn.model.load_state_dict(saved['model'])
     learn.create_opt()
     learn.opt.load_state_dict(saved['opt'])
@@ -252,7 +260,21 @@ def sample_sched(
     "The schedule's learning rates as a list; None for one-cycle"
     return [float(f"{sched['lr'](i/20):.4g}") for i in range(21)] if sched else None
 
-# %% ../nbs/01_baseline.ipynb #67051c79
+# %% ../nbs/01_baseline.ipynb #54631dee
+def get_setup(
+    learn:Learner, # A learner from `get_learner`
+    module:str,    # Module whose lesson trains it
+    arm:str,       # Name of what is tried
+    command:str,   # Command that makes the run again
+    **config,      # What the learner does not know: epochs, learning rate
+):
+    "What is trained, before it is trained"
+    s, dls = learn.settings, learn.dls
+    return Setup(module, arm, s.profile, s.budget, command=command, seed=learn.seed,
+                 pictures=dict(name=dls.pics.name, fingerprint=dls.pics.fingerprint),
+                 config=dict(dls.made_with, **learn.made_with, **config, wd=s.wd))
+
+# %% ../nbs/01_baseline.ipynb #e4756240
 def train(
     learn:Learner,         # A learner from `get_learner`, not trained yet
     arm:str='baseline',    # Name of what is tried
@@ -266,15 +288,10 @@ def train(
     tell=None,             # Shows progress, see `ShowProgress`
 ):
     "Train with one-cycle, score on the validation pictures, and keep a record"
-    s, pics = learn.settings, learn.dls.pics
+    s = learn.settings
     epochs, lr = ifnone(epochs, s.epochs), ifnone(lr, s.lr)
-    setup = Setup(module, arm, s.profile, s.budget, command=command, seed=learn.seed,
-        pictures=dict(name=pics.name, fingerprint=pics.fingerprint),
-        config=dict(learn.dls.made_with, **learn.made_with, epochs=epochs, lr=lr, wd=s.wd,
-                    sched=sample_sched(sched)))
+    setup = get_setup(learn, module, arm, command, epochs=epochs, lr=lr, sched=sample_sched(sched))
     keep = Resumable(s.my_path/'checkpoints'/f'{setup.file}.pt')
-    if not keep.path.exists() and weights_hash(learn.model, learn.seed) != learn.start:
-        raise ValueError('This net has been trained already. Make a new one with get_learner.')
     with watching(learn), learn.no_logging():
         learn.fit(epochs, lr, cbs=[ParamScheduler(sched or one_cycle(lr)), keep, ShowProgress(tell)],
                   start_epoch=keep.load(learn))

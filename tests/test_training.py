@@ -41,6 +41,22 @@ def test_killed_training_goes_on_and_ends_like_one_that_was_not(tmp_path, capsys
     assert resumed.correct == whole.correct and resumed.loss == whole.loss and resumed.start == whole.start
     assert kept(tmp_path/'killed') == kept(tmp_path/'whole') == ['.json']
 
+def test_stopped_by_hand_goes_on_with_the_same_learner(tmp_path, capsys):
+    from fastai.callback.core import Callback
+    names = {}
+    exec(SCRIPT.format(my=str(tmp_path)).replace('run = train', 'learn = ').replace('(get_learner(get_dls(s), s, seed=3))', 'get_learner(get_dls(s), s, seed=3)'), names)
+    learn, train = names['learn'], names['train']
+    class Stop(Callback):
+        def after_batch(self):
+            if self.epoch == 2: raise KeyboardInterrupt
+    stop = Stop()
+    learn.add_cb(stop)
+    with pytest.raises(KeyboardInterrupt): train(learn)
+    learn.remove_cb(stop)
+    run = train(learn)
+    assert 'stopped after epoch 2: going on' in capsys.readouterr().out and len(run.curve) == 4
+    with pytest.raises(ValueError, match='trained already'): train(learn)
+
 def test_other_settings_do_not_go_on_from_a_foreign_checkpoint(tmp_path):
     from course_helpers.baseline import get_learner, train
     from course_helpers.config import get_settings
