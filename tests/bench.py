@@ -186,9 +186,9 @@ def lessons(rounds=1):
     "All lessons in one process, and each in a fresh one"
     names = sorted(o.name for o in (ROOT/'nbs').glob('*.ipynb'))
     env = dict(os.environ, COURSE_PROFILE='quick', COURSE_PICTURES='sketches', COURSE_BUDGET='all')
-    def timed(*args):
+    def timed(what='tests/test_lessons.py'):
         start = time.perf_counter()
-        subprocess.run([sys.executable, '-W', 'ignore', '-m', 'pytest', '-q', '-p', 'no:cacheprovider', 'tests/test_lessons.py', *args],
+        subprocess.run([sys.executable, '-W', 'ignore', '-m', 'pytest', '-q', '-p', 'no:cacheprovider', what],
                        cwd=ROOT, env=env, check=True, capture_output=True)
         return time.perf_counter()-start
     ours, theirs = [], []
