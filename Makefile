@@ -47,6 +47,7 @@ SINGLE := baseline normalize resize mixup smooth
 runs: .venv/ready
 	@.venv/bin/course-run --profile quick --pictures sketches --budget all --seeds 0 1 2 3 4 --to data/runs
 	@.venv/bin/course-run --profile quick --pictures sketches --budget all --seeds 0 1 2 3 4 --to data/runs --only $(SINGLE)
+	@.venv/bin/course-run --profile quick --pictures photos --budget all --seeds 0 1 2 3 4 --to data/runs --only baseline
 	@.venv/bin/course-run --profile cpu --pictures photos --budget all --seeds 0 1 2 3 4 --to data/runs --only $(SINGLE)
 	@.venv/bin/course-run --profile cpu --pictures photos --budget few --seeds 0 1 2 3 4 --to data/runs --only $(SINGLE)
 

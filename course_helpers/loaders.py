@@ -6,8 +6,7 @@
 __all__ = ['VOCAB', 'CachedPicture', 'label_of', 'random_boxes', 'plain_boxes', 'crop_batch', 'jitter', 'Jitter', 'NormalizeRows',
            'CachedDL', 'get_dls']
 
-# %% ../nbs/94_loaders.ipynb #efa12853
-import random
+# %% ../nbs/94_loaders.ipynb #ec8a8d85
 from pathlib import Path
 
 from .config import Settings, get_device, get_settings

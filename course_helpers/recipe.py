@@ -6,9 +6,9 @@
 __all__ = ['TECHNIQUES', 'Recipe', 'parse_recipe', 'get_ladder', 'get_ablation', 'get_single', 'get_stages', 'make_learner',
            'run_recipe', 'show_ladder', 'show_recipe']
 
-# %% ../nbs/07_recipe.ipynb #29cb09a2
+# %% ../nbs/07_recipe.ipynb #e85e75f1
 import difflib
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .config import Settings, get_settings

@@ -136,7 +136,7 @@ class PlanBar:
         self.bar.write(str(run), file=sys.stdout)
         sys.stdout.flush()
 
-# %% ../nbs/96_runs.ipynb #293ccdf1
+# %% ../nbs/96_runs.ipynb #3750e310
 def course_run(
     argv:list|None=None, # Arguments; None: those of the command line
 ):
@@ -149,6 +149,7 @@ def course_run(
         lock.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock, timeout=0): _make_all(todo, pics, folder)
         made = [r for r in load_runs(folder) if any(is_record(r, p, pics) for p in plans)]
+        for r in made: (lock.parent/'checkpoints'/f'{r.file}.pt').unlink(missing_ok=True)
         print(show_ladder(made).to_string(index=False))
         return 0
     except Timeout: problem = 'Another course-run is at work. Wait for it, or stop it.'
