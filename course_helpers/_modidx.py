@@ -457,6 +457,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'course_helpers/smoothing.py'),
                                           'course_helpers.smoothing._check_probs': ( 'smoothing.html#_check_probs',
                                                                                      'course_helpers/smoothing.py'),
+                                          'course_helpers.smoothing.calibration': ( 'smoothing.html#calibration',
+                                                                                    'course_helpers/smoothing.py'),
                                           'course_helpers.smoothing.calibration_error': ( 'smoothing.html#calibration_error',
                                                                                           'course_helpers/smoothing.py'),
                                           'course_helpers.smoothing.confidence_loss': ( 'smoothing.html#confidence_loss',

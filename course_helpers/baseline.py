@@ -234,22 +234,24 @@ def score(
     loss = F.nll_loss(probs.clamp_min(1e-12).log(), targs)
     return loss.item(), (probs.argmax(1) == targs).numpy()
 
-# %% ../nbs/01_baseline.ipynb #4a40b000
+# %% ../nbs/01_baseline.ipynb #8dc73695
 def record(
     learn:Learner, # A trained learner
     setup:Setup,   # What was trained
     ways:dict,     # More ways to score: {name: function of a learner, like `get_probs`}
+    measures:dict, # What else to keep: {name: function of probabilities and targets}
 ):
     "Score a net and say what it is and how it came about"
     name = 'dev' if learn.dls.made_with['dev'] else 'val'
-    names = {name: get_probs, **{f'{name}_{k}': f for k,f in ways.items()}}
-    found = {k: score(*f(learn)) for k,f in names.items()}
+    answers = {k: f(learn) for k,f in {name: get_probs, **ways}.items()}
+    found = {k: score(*o) for k,o in answers.items()}
     def total(k): return sum(o[k] for o in learn.curve)
     return Run(
         **asdict(setup), start=learn.start,
         scores={k: dict(accuracy=float(o.mean()), n=len(o)) for k,(_,o) in found.items()},
         loss={k: loss for k,(loss,_) in found.items()}, curve=learn.curve,
         correct={k: pack_bits(o) for k,(_,o) in found.items()},
+        measures={k: f(*answers[name]) for k,f in measures.items()},
         images_seen=total('pictures'), train_seconds=total('seconds'),
         train_cpu_seconds=total('cpu_seconds'))
 
@@ -274,7 +276,7 @@ def get_setup(
                  pictures=dict(name=dls.pics.name, fingerprint=dls.pics.fingerprint),
                  config=dict(dls.made_with, **learn.made_with, **config, wd=s.wd))
 
-# %% ../nbs/01_baseline.ipynb #e4756240
+# %% ../nbs/01_baseline.ipynb #85c9427f
 def train(
     learn:Learner,         # A learner from `get_learner`, not trained yet
     arm:str='baseline',    # Name of what is tried
@@ -282,6 +284,7 @@ def train(
     lr:float|None=None,    # Highest learning rate; None: that of the settings
     sched:dict|None=None,  # Schedules for fastai's `ParamScheduler`; None: one-cycle
     ways:dict={},          # More ways to score: {name: function of a learner, like `get_probs`}
+    measures:dict={},      # What else to keep: {name: function of probabilities and targets}
     folder:Path|None=None, # Where to keep the record; None: `runs` in your own folder
     command:str='',        # Command that makes the run again
     module:str='baseline', # Module whose lesson trains it
@@ -295,7 +298,7 @@ def train(
     with watching(learn), learn.no_logging():
         learn.fit(epochs, lr, cbs=[ParamScheduler(sched or one_cycle(lr)), keep, ShowProgress(tell)],
                   start_epoch=keep.load(learn))
-    run = record(learn, setup, ways)
+    run = record(learn, setup, ways, measures)
     save_run(run, folder or s.my_path/'runs')
     keep.path.unlink()
     return run

@@ -100,7 +100,7 @@ def make_learner(
     loss = SmoothedCE(recipe.eps, len(CLASSES)) if recipe.smooth else None
     return get_learner(dls(s.size), s, seed, loss, cbs), sched
 
-# %% ../nbs/07_recipe.ipynb #d004e682
+# %% ../nbs/07_recipe.ipynb #310b7728
 def run_recipe(
     recipe:Recipe,           # What is on
     s:Settings|None=None,    # The settings in force; None: read them
@@ -113,11 +113,13 @@ def run_recipe(
 ):
     "Train by a recipe, score with and without test-time augmentation, and keep a record"
     from course_helpers.baseline import train
+    from course_helpers.smoothing import calibration
     from course_helpers.tta import tta_probs
     learn, sched = make_learner(recipe, s, pics, seed, dev)
-    ways = dict(flip=tta_probs, tta=lambda learn: learn.tta())
-    return train(learn, recipe.name, sched=sched, ways=ways, folder=folder, command=command,
-                 module='recipe', tell=tell)
+    name = 'dev' if dev else 'val'
+    ways = {f'{name}_flip': tta_probs, f'{name}_tta': lambda learn: learn.tta()}
+    return train(learn, recipe.name, sched=sched, ways=ways, measures=dict(calibration=calibration),
+                 folder=folder, command=command, module='recipe', tell=tell)
 
 # %% ../nbs/07_recipe.ipynb #80481021
 def show_ladder(

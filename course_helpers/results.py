@@ -135,7 +135,7 @@ class _Row:
         row = self._row()
         return f"<table><tr>{cells('th', row)}</tr><tr>{cells('td', row.values())}</tr></table>"
 
-# %% ../nbs/95_results.ipynb #1c81be36
+# %% ../nbs/95_results.ipynb #a6ca499c
 @dataclass(frozen=True, repr=False)
 class Run(_Row, Origin, Setup):
     "What one training run was, and what came of it"
@@ -146,6 +146,7 @@ class Run(_Row, Origin, Setup):
     train_cpu_seconds:float=0.               # Time of all CPUs together
     images_seen:int=0                        # Pictures trained on, repeats counted
     correct:dict=field(default_factory=dict) # {name of a score: what `pack_bits` returned}
+    measures:dict=field(default_factory=dict) # {name: what else was measured on plain pictures}
     start:str=''                             # Fingerprint of first weights and order; '': unknown
 
     def __post_init__(self):
@@ -167,14 +168,14 @@ def save_run(
     write_atomic(path := Path(folder)/f'{run.file}.json', text)
     return path
 
-# %% ../nbs/95_results.ipynb #502adb61
+# %% ../nbs/95_results.ipynb #ec88bfa2
 def read_run(
     path:Path, # A file that `save_run` wrote
 ):
     "The record in a file; a ValueError names a file that holds none"
     path, names = Path(path), [o.name for o in fields(Run)]
     try:
-        vals = json.loads(path.read_text(encoding='utf-8'))
+        vals = {'measures': {}, **json.loads(path.read_text(encoding='utf-8'))}
         lacks = [o for o in [*names, 'config_hash'] if o not in vals]
         if lacks: raise ValueError(f"it lacks {', '.join(lacks)}")
         run = Run(**{k: vals[k] for k in names})
