@@ -78,18 +78,19 @@ def describe(
 # %% ../nbs/01_baseline.ipynb #9e5655fb
 adamw = partial(OptimWrapper, opt=partial(torch.optim.AdamW, fused=True, eps=1e-5))
 
-# %% ../nbs/01_baseline.ipynb #be12d0d6
+# %% ../nbs/01_baseline.ipynb #ecd16c5e
 def get_learner(
     dls:DataLoaders,         # Loaders, as `get_dls` makes them
     s:Settings|None=None,    # The settings in force; None: read them
     seed:int=0,              # Fixes the first weights, and the order and cuts of the pictures
     loss_func=None,          # Loss; None: cross-entropy
     cbs=None,                # fastai callbacks
+    change=None,             # Function that changes the fresh net and returns it
 ):
     "A `Learner` with a fresh net for the classes of `dls`"
     s = s or get_settings()
     set_seed(seed)
-    net = get_net(s.net, len(dls.vocab))
+    net = (change or noop)(get_net(s.net, len(dls.vocab)))
     learn = Learner(dls, net, loss_func or CrossEntropyLossFlat(), lr=s.lr, wd=s.wd,
                     opt_func=adamw, metrics=accuracy, cbs=[ChannelsLast(), *L(cbs)])
     learn.remove_cbs([o for o in learn.cbs if isinstance(o, ProgressCallback)])
@@ -97,6 +98,7 @@ def get_learner(
     learn.settings, learn.seed, learn.start = s, seed, weights_hash(net, seed)
     learn.made_with = dict(net=s.net, loss=describe(learn.loss_func),
                            cbs=[describe(o) for o in L(cbs)])
+    if change: learn.made_with['change'] = describe(change)
     return learn
 
 # %% ../nbs/01_baseline.ipynb #bd6408b7

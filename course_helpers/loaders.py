@@ -175,7 +175,7 @@ def _check_dls(s, size, stats):
         f'A deviation of {min(stats[1])} was given, and nothing can be divided by it. '
         'Count the statistics again from pictures that differ.')
 
-# %% ../nbs/94_loaders.ipynb #bbb406e4
+# %% ../nbs/94_loaders.ipynb #e783adff
 def get_dls(
     s:Settings|None=None,    # The settings in force; None: read them
     pics:Pictures|None=None, # The picture set; None: what the settings ask for
@@ -183,12 +183,14 @@ def get_dls(
     dev:bool=False,          # Score on a tenth of train, held out, instead of on val
     size:int|None=None,      # Side of the squares in pixels; None: that of the settings
     noise:int=0,             # Percent of training labels that are wrong: 0, 1, 5, 25 or 50
+    train:list|None=None,    # Pictures to train on, relative to the folder; None: as the settings say
 ):
     "fastai `DataLoaders` over the decoded cache"
     s = s or get_settings()
     pics, size = pics or get_pictures(s), size or s.size
     _check_dls(s, size, stats)
     parts = split_files(pics, s, dev)
+    if train is not None: parts = list(train), parts[1]
     wanted = sorted({*parts[0], *parts[1]}) if s.profile == 'quick' else list(pics.files)
     cache = get_cache(pics, s.side, wanted, s.data_path)
     there = set(cache.files)

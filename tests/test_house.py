@@ -13,9 +13,10 @@ MODULES = sorted(o for o in (ROOT/'course_helpers').glob('*.py') if not o.stem.s
 ARROWS = dict(config=set(), sketches=set(), exercises={'config'}, results={'config'},
               pictures={'config', 'sketches'}, loaders={'config', 'pictures', 'sketches'},
               baseline={'config', 'results'}, normalization=set(), resizing=set(), tta=set(), mixup=set(), smoothing=set(),
-              recipe={'config', 'exercises', 'pictures', 'results', 'loaders', 'baseline', 'resizing', 'tta', 'mixup', 'smoothing'},
-              runs={'config', 'pictures', 'results', 'recipe'})
-NO_TORCH = 'config', 'exercises', 'sketches', 'pictures', 'results', 'recipe', 'runs'
+              recipe={'config', 'exercises', 'pictures', 'results', 'loaders', 'baseline', 'normalization', 'resizing', 'tta', 'mixup', 'smoothing'},
+              leak={'config', 'pictures', 'loaders', 'baseline', 'resizing'},
+              runs={'config', 'pictures', 'results', 'recipe', 'leak'})
+NO_TORCH = 'config', 'exercises', 'sketches', 'pictures', 'results', 'recipe', 'leak', 'runs'
 
 def cells(path): return json.loads(path.read_text(encoding='utf-8'))['cells']
 def source(cell): return ''.join(cell['source'])
