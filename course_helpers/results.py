@@ -5,14 +5,16 @@
 # %% auto #0
 __all__ = ['PLACE', 'spread', 'interval', 'get_versions', 'get_machine', 'get_commit', 'hash_config', 'pack_bits', 'unpack_bits',
            'Setup', 'Origin', 'Run', 'save_run', 'read_run', 'my_runs_path', 'load_runs', 'Gain', 'find_differences',
-           'compare', 'correct_holm', 'group_runs', 'ledger', 'Picture', 'with_alt', 'show_runs', 'beside']
+           'compare', 'correct_holm', 'show_gains', 'group_runs', 'ledger', 'Picture', 'with_alt', 'show_runs',
+           'draw_gains', 'beside']
 
-# %% ../nbs/95_results.ipynb #467bf1a8
+# %% ../nbs/95_results.ipynb #40c9787f
 import base64, hashlib, html, io, json, math, os, platform, re, subprocess, warnings
 import numpy as np
 from .config import find_root, get_settings, write_atomic
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
@@ -187,7 +189,11 @@ def read_run(
 # %% ../nbs/95_results.ipynb #8f7e3541
 def my_runs_path(): "Folder of the learner's own records"; return get_settings().my_path/'runs'
 
-# %% ../nbs/95_results.ipynb #cc70f8dc
+# %% ../nbs/95_results.ipynb #5b9e9bb8
+@lru_cache(maxsize=4096)
+def _read_once(path, changed): return read_run(path)
+
+# %% ../nbs/95_results.ipynb #ed93cd02
 def load_runs(
     folder:Path|None=None, # Folder of records; None: the reference
     **match,               # Fields and their values: `arm='baseline'`; `pictures` by name
@@ -195,7 +201,7 @@ def load_runs(
     "The records in a folder"
     folder, runs, bad = Path(folder or get_settings().runs_path), [], []
     for path in folder.glob('*.json'):
-        try: runs.append(read_run(path))
+        try: runs.append(_read_once(path, path.stat().st_mtime_ns))
         except ValueError:
             if folder.resolve() != my_runs_path().resolve(): raise
             bad.append(path.name)
@@ -204,17 +210,17 @@ def load_runs(
     runs = [o for o in runs if all(value(o, k) == v for k,v in match.items())]
     return sorted(runs, key=lambda o: (o.arm, o.profile, o.budget, o.seed))
 
-# %% ../nbs/95_results.ipynb #d1bf7db0
+# %% ../nbs/95_results.ipynb #70d56e3a
 def _t_test(x, y, paired):
     "Mean of `y` minus mean of `x`, both ends of its 95 % interval, and p"
     from scipy.stats import ttest_ind, ttest_rel
     with warnings.catch_warnings(action='ignore'):
         res = ttest_rel(y, x) if paired else ttest_ind(y, x, equal_var=False)
         diff, ci = float(np.mean(y)-np.mean(x)), res.confidence_interval(.95)
-    if np.isnan(res.pvalue): return diff, diff, diff, 1.
+    if np.isnan(res.pvalue) or paired and np.ptp(np.subtract(y, x)) < 1e-9: return diff, diff, diff, 1.
     return diff, float(ci.low), float(ci.high), float(res.pvalue)
 
-# %% ../nbs/95_results.ipynb #9645518e
+# %% ../nbs/95_results.ipynb #713e598e
 @dataclass(frozen=True, repr=False)
 class Gain(_Row):
     "What a technique brought, and how sure that is"
@@ -227,6 +233,7 @@ class Gain(_Row):
     p:float          # How often chance alone would do as much
     n:int            # Pairs; without pairs, runs of the smaller arm
     paired:bool      # Whether runs were paired by seed
+    budget:str=''    # Budget of both arms
     family:int=1     # Comparisons that `p` is corrected for
 
     @property
@@ -235,11 +242,12 @@ class Gain(_Row):
         return 'not shown' if not self.p < .05 else 'helps' if self.difference > 0 else 'hurts'
     def _row(self): return _describe(self)
 
-# %% ../nbs/95_results.ipynb #35d18857
+# %% ../nbs/95_results.ipynb #667f7fc2
 def _describe(gain):
     "A gain as a dict of short texts"
     p = 'below 0.0001' if gain.p < .0001 else f'{gain.p:.2g}'
-    return {'arm': f'{gain.b} against {gain.a}', 'score': gain.score, 'verdict': gain.verdict,
+    return {'arm': f'{gain.b} against {gain.a}', 'budget': gain.budget, 'score': gain.score,
+            'verdict': gain.verdict,
             'points': f'{gain.difference:+.2f}', '95 %': f'{gain.low:+.2f} to {gain.high:+.2f}',
             'n': f"{gain.n} {'pairs' if gain.paired else 'runs, not paired'}",
             'p': p + f' (Holm, {gain.family} comparisons)'*(gain.family > 1)}
@@ -275,7 +283,7 @@ def _check_alike(a, b, technique):
     if a.pictures['name'].startswith('sketches'):
         raise ValueError('No verdict is drawn from sketches.')
 
-# %% ../nbs/95_results.ipynb #d371e91f
+# %% ../nbs/95_results.ipynb #e8b52a19
 def compare(
     a:str|list,                    # Arm without the technique: its name, or its runs
     b:str|list,                    # Arm with it
@@ -295,7 +303,7 @@ def compare(
     s, t = (score, score) if isinstance(score, str) else score
     u, v = _points(a.values(), s), _points(b.values(), t)
     name, n = s if s == t else f'{t} against {s}', min(len(u), len(v))
-    return Gain(x.arm, y.arm, name, *_t_test(u, v, paired), n, paired)
+    return Gain(x.arm, y.arm, name, *_t_test(u, v, paired), n, paired, x.budget)
 
 # %% ../nbs/95_results.ipynb #7af2fb11
 def _points(runs, score):
@@ -316,6 +324,14 @@ def correct_holm(
         least = max(least, min(1., (len(res)-i)*res[k].p))
         res[k] = replace(res[k], p=least, family=len(res))
     return res
+
+# %% ../nbs/95_results.ipynb #afa52fab
+def show_gains(
+    gains:list, # What `compare` or `correct_holm` returned
+):
+    "Gains as a table"
+    import pandas as pd
+    return pd.DataFrame([o._row() for o in gains]).style.hide(axis='index')
 
 # %% ../nbs/95_results.ipynb #c059a0b4
 def group_runs(
@@ -406,6 +422,25 @@ def _say(points, short=False):
     if n == 1: return f'{mean:.1f} % (n = 1)'
     text = f'{mean:.1f} ± {sd:.1f} % (n = {n})'
     return text if short else f'{text}, 95 % interval {low:.1f} to {high:.1f}'
+
+# %% ../nbs/95_results.ipynb #40aa291b
+def draw_gains(
+    gains:list, # What `compare` or `correct_holm` returned
+):
+    "A chart of gains: mean and 95 % interval, in points"
+    import matplotlib.pyplot as plt
+    fig, ax = plt.subplots(figsize=(7, .8+.4*len(gains)))
+    for y,o in enumerate(gains):
+        ax.plot([o.low, o.high], [y, y], color='black')
+        ax.plot(o.difference, y, 'kD', mfc='white' if o.verdict == 'not shown' else 'black')
+        ax.annotate(o.verdict, (1.02, y), xycoords=('axes fraction', 'data'), va='center')
+    names = [f'{o.b} against {o.a}, {o.budget}, {o.score}, n = {o.n}' for o in gains]
+    ax.axvline(0, ls=':', color='grey')
+    ax.set_yticks(range(len(gains)), names)
+    ax.set(ylim=(len(gains)-.5, -.5), xlabel='gain in points, with its 95 % interval')
+    words = [f'{k}: {o.difference:+.1f} points, from {o.low:+.1f} to {o.high:+.1f}, {o.verdict}.'
+             for k,o in zip(names, gains)]
+    return with_alt(fig, ' '.join(['Chart of gains.', *words]))
 
 # %% ../nbs/95_results.ipynb #e73833ba
 def beside(
