@@ -1,0 +1,28 @@
+"""Do the committed records hold? One of them is made again by its own command."""
+import os, random, shlex, subprocess, sys
+
+import pytest
+from conftest import ROOT
+from course_helpers.results import group_runs, load_runs, spread
+
+@pytest.mark.photos
+def test_a_committed_record_can_be_made_again(photos, tmp_path):
+    runs = load_runs(profile='cpu', pictures='imagenette2-160')
+    old = min(random.sample(runs, 5), key=lambda o: o.train_seconds)
+    arm = next(o for o in group_runs(runs) if old in o)
+    args = [*shlex.split(old.command)[1:], '--to', str(tmp_path)]
+    code = f'import sys\nfrom course_helpers.runs import course_run\nsys.exit(course_run({args}))'
+    env = dict(os.environ, COURSE_MY=str(tmp_path/'my'), COURSE_DATA=str(photos.data_path))
+    res = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert res.returncode == 0, f'{old.command}\n{res.stdout}\n{res.stderr}'
+    new, = load_runs(tmp_path)
+    assert new.config == old.config and new.pictures == old.pictures, old.command
+    for k in old.scores:
+        mean, sd, n = spread([o.scores[k]['accuracy'] for o in arm])
+        assert abs(new.scores[k]['accuracy']-mean) <= 4*sd, f'{old.command}: {k} {new.scores[k]}, mean {mean}, sd {sd}, n {n}'
+
+def test_records_of_an_arm_differ_only_in_their_seed_and_no_seed_is_there_twice():
+    for runs in group_runs(load_runs()):
+        assert len({o.seed for o in runs}) == len(runs) and len({o.command for o in runs}) == len(runs), runs[0].arm
+    arms = {(o[0].arm, o[0].profile, o[0].budget, o[0].pictures['name']) for o in group_runs(load_runs())}
+    assert len(arms) == len(group_runs(load_runs())), 'an arm stands there with two configurations: one of them is stale'
