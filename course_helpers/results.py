@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['PLACE', 'spread', 'interval', 'get_versions', 'get_machine', 'get_commit', 'hash_config', 'pack_bits', 'unpack_bits',
            'Setup', 'Origin', 'Run', 'save_run', 'read_run', 'my_runs_path', 'load_runs', 'Gain', 'find_differences',
-           'compare', 'correct_holm', 'show_gains', 'group_runs', 'ledger', 'Picture', 'with_alt', 'show_runs',
-           'draw_gains', 'beside']
+           'compare', 'correct_holm', 'group_runs', 'ledger', 'Picture', 'with_alt', 'show_runs', 'Gains', 'beside']
 
 # %% ../nbs/95_results.ipynb #40c9787f
 import base64, hashlib, html, io, json, math, os, platform, re, subprocess, warnings
@@ -242,11 +241,12 @@ class Gain(_Row):
         return 'not shown' if not self.p < .05 else 'helps' if self.difference > 0 else 'hurts'
     def _row(self): return _describe(self)
 
-# %% ../nbs/95_results.ipynb #667f7fc2
+# %% ../nbs/95_results.ipynb #869ad5cd
 def _describe(gain):
     "A gain as a dict of short texts"
     p = 'below 0.0001' if gain.p < .0001 else f'{gain.p:.2g}'
-    return {'arm': f'{gain.b} against {gain.a}', 'budget': gain.budget, 'score': gain.score,
+    arm = gain.b if gain.a == gain.b else f'{gain.b} against {gain.a}'
+    return {'arm': arm, 'budget': gain.budget, 'score': gain.score,
             'verdict': gain.verdict,
             'points': f'{gain.difference:+.2f}', '95 %': f'{gain.low:+.2f} to {gain.high:+.2f}',
             'n': f"{gain.n} {'pairs' if gain.paired else 'runs, not paired'}",
@@ -324,14 +324,6 @@ def correct_holm(
         least = max(least, min(1., (len(res)-i)*res[k].p))
         res[k] = replace(res[k], p=least, family=len(res))
     return res
-
-# %% ../nbs/95_results.ipynb #afa52fab
-def show_gains(
-    gains:list, # What `compare` or `correct_holm` returned
-):
-    "Gains as a table"
-    import pandas as pd
-    return pd.DataFrame([o._row() for o in gains]).style.hide(axis='index')
 
 # %% ../nbs/95_results.ipynb #c059a0b4
 def group_runs(
@@ -423,24 +415,37 @@ def _say(points, short=False):
     text = f'{mean:.1f} ± {sd:.1f} % (n = {n})'
     return text if short else f'{text}, 95 % interval {low:.1f} to {high:.1f}'
 
-# %% ../nbs/95_results.ipynb #40aa291b
-def draw_gains(
-    gains:list, # What `compare` or `correct_holm` returned
-):
-    "A chart of gains: mean and 95 % interval, in points"
+# %% ../nbs/95_results.ipynb #cad0748c
+def _draw_gains(gains, names):
     import matplotlib.pyplot as plt
     fig, ax = plt.subplots(figsize=(7, .8+.4*len(gains)))
     for y,o in enumerate(gains):
         ax.plot([o.low, o.high], [y, y], color='black')
         ax.plot(o.difference, y, 'kD', mfc='white' if o.verdict == 'not shown' else 'black')
         ax.annotate(o.verdict, (1.02, y), xycoords=('axes fraction', 'data'), va='center')
-    names = [f'{o.b} against {o.a}, {o.budget}, {o.score}, n = {o.n}' for o in gains]
     ax.axvline(0, ls=':', color='grey')
     ax.set_yticks(range(len(gains)), names)
     ax.set(ylim=(len(gains)-.5, -.5), xlabel='gain in points, with its 95 % interval')
     words = [f'{k}: {o.difference:+.1f} points, from {o.low:+.1f} to {o.high:+.1f}, {o.verdict}.'
              for k,o in zip(names, gains)]
     return with_alt(fig, ' '.join(['Chart of gains.', *words]))
+
+# %% ../nbs/95_results.ipynb #ad4e6110
+@dataclass(frozen=True, repr=False)
+class Gains:
+    "Gains that are shown together: a chart above a table"
+    gains:list      # What `compare` or `correct_holm` returned
+    names:list=None # A name for each; None: what they say of themselves
+    def __repr__(self): return '\n'.join(map(repr, self.gains))
+    def picture(self):
+        "The chart"
+        def arms(o): return o.b if o.a == o.b else f'{o.b} against {o.a}'
+        own = [f'{arms(o)}, {o.budget}, {o.score}, n = {o.n}' for o in self.gains]
+        return _draw_gains(self.gains, self.names or own)
+    def _repr_html_(self):
+        import pandas as pd
+        table = pd.DataFrame([o._row() for o in self.gains])
+        return self.picture()._repr_html_() + table.to_html(index=False)
 
 # %% ../nbs/95_results.ipynb #e73833ba
 def beside(

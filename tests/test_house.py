@@ -155,3 +155,35 @@ def test_links_lead_somewhere(path):
     for c in cells(path):
         if c['cell_type'] == 'markdown':
             for o in re.findall(r'\]\(([\w./-]+\.ipynb)\)', source(c)): assert (ROOT/'nbs'/o).exists(), f'{path.name} links to {o}'
+
+FIGURE = re.compile(r'(?<![\w.])(\d[\d,]*(?:\.\d+)?|\.\d+)\s?(?:%|points?\b|times\b)')
+OTHERS = re.compile(r'fastbook|write-up|leaderboard|\(.*\b\d{4}\)')  # whom a figure is quoted from
+
+def figures(text):
+    "Figures of a text, paragraph by paragraph, but for those that are quoted from others"
+    for part in re.split(r'\n\s*\n', text):
+        part = ' '.join(part.split())
+        if not OTHERS.search(part): yield from FIGURE.findall(part)
+
+def stands_in(figure, code):
+    "Does a number stand in the code, as it is or as a fraction?"
+    ways = {figure, figure.replace(',', ''), figure.replace(',', '_'), figure.lstrip('0'),
+            f'{float(figure.replace(",", ""))/100:g}'.lstrip('0')}
+    return any(re.search(rf'(?<![\d.]){re.escape(o)}(?!\d)', code) for o in ways)
+
+CODE = {o.stem: '\n'.join(source(c) for c in cells(o) if c['cell_type'] == 'code') for o in NBS}
+
+@pytest.mark.parametrize('path', LESSONS, ids=lambda o: o.stem)
+def test_figures_in_the_text_stand_in_the_code_of_the_lesson(path):
+    text = '\n\n'.join(source(c) for c in cells(path) if c['cell_type'] == 'markdown')
+    missing = [o for o in figures(text) if not stands_in(o, CODE[path.stem])]
+    assert not missing, f'{path.name} states {missing}, and no cell checks them'
+
+def test_figures_of_the_readme_are_checked_in_a_lesson():
+    text = re.sub(r'```.*?```', '', (ROOT/'README.md').read_text(encoding='utf-8'), flags=re.S)
+    missing = [o for o in figures(text) if not any(stands_in(o, code) for code in CODE.values())]
+    assert not missing, f'README.md states {missing}, and no lesson checks them'
+
+def test_figure_finder():
+    assert list(figures('It gains 1.2 points.\n\nIn 1,000 times 5 % of it.\n\nThe write-up says 9 %.')) == ['1.2', '1,000', '5']
+    assert stands_in('73', 'round(x) == 73)') and stands_in('5', 'eps=.05') and not stands_in('3', '73, .3')
