@@ -74,8 +74,8 @@ def get_single():
     "Each technique alone"
     return [Recipe(**{o: True}) for o in TECHNIQUES]
 
-# %% ../nbs/07_recipe.ipynb #c1651b6d
-SMALL_COST = .62
+# %% ../nbs/07_recipe.ipynb #282681e4
+SMALL_COST = .66
 
 def get_stages(
     s:Settings,         # The settings in force
