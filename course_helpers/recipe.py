@@ -15,7 +15,7 @@ from .config import Settings, get_settings
 from .pictures import CLASSES, Pictures, get_pictures
 from .results import spread
 
-# %% ../nbs/07_recipe.ipynb #874da76d
+# %% ../nbs/07_recipe.ipynb #790226d0
 TECHNIQUES = 'normalize', 'resize', 'mixup', 'smooth'
 WORDS = dict({o: {o: True} for o in (*TECHNIQUES[:2], 'longer', 'mixup', 'cutmix', 'smooth')},
              nobn={'batchnorm': False}, **{f'noise{n}': {'noise': n} for n in (1, 5, 25, 50)})
@@ -33,6 +33,7 @@ class Recipe:
     noise:int=0          # Percent of training labels that are wrong: 0, 1, 5, 25 or 50
     alpha:float=.4       # Strength of mixup: both parameters of the Beta distribution
     eps:float=.1         # Share of a label that smoothing hands to all classes
+    main_score = 'val_tta'
 
     def __post_init__(self):
         if self.longer and not self.resize:
@@ -44,6 +45,7 @@ class Recipe:
         "What is on, as in `normalize+mixup`; `baseline` if nothing is"
         on = [k for k,v in WORDS.items() if all(getattr(self, a) == b for a,b in v.items())]
         return '+'.join(on) or 'baseline'
+    def stages(self, s): "Sizes and epochs of the stages"; return get_stages(s, self)
 
 # %% ../nbs/07_recipe.ipynb #0b673039
 def parse_recipe(
@@ -121,7 +123,7 @@ def make_learner(
     change = None if recipe.batchnorm else remove_batchnorm
     return get_learner(dls(s.size), s, seed, loss, cbs, change), sched
 
-# %% ../nbs/07_recipe.ipynb #3434e636
+# %% ../nbs/07_recipe.ipynb #2a3cfcea
 def run_recipe(
     recipe:Recipe,           # What is on
     s:Settings|None=None,    # The settings in force; None: read them
@@ -139,25 +141,26 @@ def run_recipe(
     learn, sched = make_learner(recipe, s, pics, seed, dev)
     name = 'dev' if dev else 'val'
     ways = {f'{name}_flip': tta_probs, f'{name}_tta': lambda learn: learn.tta()}
-    epochs = sum(n for _,n in get_stages(learn.settings, recipe))
+    epochs = sum(n for _,n in recipe.stages(learn.settings))
     return train(learn, recipe.name, epochs, sched=sched, ways=ways, measures=dict(calibration=calibration),
                  folder=folder, command=command, module='recipe', tell=tell)
 
-# %% ../nbs/07_recipe.ipynb #80481021
+# %% ../nbs/07_recipe.ipynb #656df563
 def show_ladder(
     runs:list, # Records, of any recipes
 ):
-    "Accuracy by recipe: mean and deviation in %, without and with test-time augmentation"
+    "Accuracy by recipe and score: mean and deviation in %"
     import pandas as pd
+    scores = list(dict.fromkeys(k for o in runs for k in o.scores))
     def text(rows, k):
         found = [100*o.scores[k]['accuracy'] for o in rows if k in o.scores]
         if not found: return ''
         mean, sd, n = spread(found)
         return f'{mean:.1f} ± {sd:.1f}' if n > 1 else f'{mean:.1f}'
     arms = {o.arm: [r for r in runs if r.arm == o.arm] for o in sorted(runs, key=_rung)}
-    rows = [[arm, *[text(o, k) for k in ('val', 'val_flip', 'val_tta')], len(o),
+    rows = [[arm, *[text(o, k) for k in scores], len(o),
              round(sum(r.train_seconds for r in o)/len(o))] for arm,o in arms.items()]
-    return pd.DataFrame(rows, columns=['recipe', 'val %', 'flip %', 'TTA %', 'n', 'seconds'])
+    return pd.DataFrame(rows, columns=['recipe', *[f'{k} %' for k in scores], 'n', 'seconds'])
 
 # %% ../nbs/07_recipe.ipynb #08c88b5a
 def _rung(run):
@@ -165,7 +168,7 @@ def _rung(run):
     names = [o.name for o in get_ladder()+get_ablation()+get_single()]
     return (names.index(run.arm) if run.arm in names else len(names)), run.arm
 
-# %% ../nbs/07_recipe.ipynb #0fae43f3
+# %% ../nbs/07_recipe.ipynb #442a5efc
 def show_recipe(
     normalize:bool=False, # Normalization
     resize:bool=False,    # Progressive resizing
@@ -177,7 +180,7 @@ def show_recipe(
     from course_helpers.exercises import Note
     s = get_settings()
     o = Recipe(normalize, resize, mixup=mixup, smooth=smooth)
-    stages = get_stages(s, o)
+    stages = o.stages(s)
     rows = {'Pictures': ', then '.join(f'{n} epochs at {px} px' for px,n in stages),
             'Input': 'minus mean, divided by deviation' if normalize else 'as it is, 0 to 1',
             'Pairs': f'blended, alpha {o.alpha}' if mixup else 'none',

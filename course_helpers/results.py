@@ -313,9 +313,9 @@ def _points(runs, score):
             raise ValueError(f"{o.arm!r} has no score {score!r}, only {', '.join(o.scores)}.")
     return [100*o.scores[score]['accuracy'] for o in runs]
 
-# %% ../nbs/95_results.ipynb #9b2999e6
+# %% ../nbs/95_results.ipynb #dc8d1e4f
 def correct_holm(
-    gains:list, # What `compare` returned, for all comparisons of a lesson
+    gains:list, # What `compare` returned, for all answers to one question
 ):
     "The same gains, with p (and so the verdict) corrected for their number"
     if any(o.family > 1 for o in gains): raise ValueError('These gains are corrected already.')
@@ -415,8 +415,9 @@ def _say(points, short=False):
     text = f'{mean:.1f} ± {sd:.1f} % (n = {n})'
     return text if short else f'{text}, 95 % interval {low:.1f} to {high:.1f}'
 
-# %% ../nbs/95_results.ipynb #cad0748c
+# %% ../nbs/95_results.ipynb #2e6ac92b
 def _draw_gains(gains, names):
+    "A mark and a line for each gain"
     import matplotlib.pyplot as plt
     fig, ax = plt.subplots(figsize=(7, .8+.4*len(gains)))
     for y,o in enumerate(gains):
@@ -425,7 +426,7 @@ def _draw_gains(gains, names):
         ax.annotate(o.verdict, (1.02, y), xycoords=('axes fraction', 'data'), va='center')
     ax.axvline(0, ls=':', color='grey')
     ax.set_yticks(range(len(gains)), names)
-    ax.set(ylim=(len(gains)-.5, -.5), xlabel='gain in points, with its 95 % interval')
+    ax.set(ylim=(len(gains)-.5, -.5), xlabel='gain in points; interval 95 %, not corrected')
     words = [f'{k}: {o.difference:+.1f} points, from {o.low:+.1f} to {o.high:+.1f}, {o.verdict}.'
              for k,o in zip(names, gains)]
     return with_alt(fig, ' '.join(['Chart of gains.', *words]))

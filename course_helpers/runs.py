@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KNOBS', 'parse_arm', 'Plan', 'is_record', 'to_do', 'guess_minutes', 'PlanBar', 'course_run']
 
-# %% ../nbs/96_runs.ipynb #6d31c470
+# %% ../nbs/96_runs.ipynb #5a78736f
 import argparse, sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +13,7 @@ from pathlib import Path
 from .config import PROFILES, Settings, get_settings
 from .pictures import Pictures, PicturesError, get_pictures
 from .leak import Leak, parse_leak, run_leak
-from .recipe import (get_ladder, get_stages, parse_recipe, run_recipe,
-                                   show_ladder)
+from .recipe import get_ladder, parse_recipe, run_recipe, show_ladder
 from .results import load_runs
 
 from filelock import FileLock, Timeout
@@ -27,7 +26,7 @@ def parse_arm(
     "What is trained under that name"
     return (parse_leak if text.startswith('leak/') else parse_recipe)(text)
 
-# %% ../nbs/96_runs.ipynb #3ba86c0c
+# %% ../nbs/96_runs.ipynb #b646fec1
 @dataclass(frozen=True)
 class Plan:
     "One run to make"
@@ -44,12 +43,11 @@ class Plan:
     @property
     def stages(self):
         "Sizes and epochs of the stages"
-        what = parse_arm(self.arm)
-        return what.stages(self.s) if isinstance(what, Leak) else get_stages(self.s, what)
+        return parse_arm(self.arm).stages(self.s)
     @property
     def epochs(self): "Epochs of all stages"; return sum(n for _,n in self.stages)
 
-# %% ../nbs/96_runs.ipynb #494cc0fe
+# %% ../nbs/96_runs.ipynb #43aa472d
 KNOBS = 'net', 'size', 'side', 'bs', 'per_class', 'min_scale', 'jitter', 'wd', 'lr'
 
 def is_record(
@@ -60,10 +58,9 @@ def is_record(
     "Is this the record of that run?"
     s, config, stages = plan.s, run.config, str([list(o) for o in plan.stages])
     if len(plan.stages) > 1 and stages not in str(config['cbs']): return False
-    score = 'rest' if plan.arm.startswith('leak/') else 'val_tta'
     return ((run.arm, run.seed, run.profile, run.budget, run.pictures['fingerprint'])
             == (plan.arm, plan.seed, s.profile, s.budget, pics.fingerprint)
-            and score in run.scores and config['epochs'] == plan.epochs
+            and parse_arm(plan.arm).main_score in run.scores and config['epochs'] == plan.epochs
             and all(config.get(k) == getattr(s, k) for k in KNOBS))
 
 # %% ../nbs/96_runs.ipynb #0498a0fb
@@ -75,16 +72,18 @@ def to_do(
     "The plans that have no record yet"
     return [p for p in plans if not any(is_record(r, p, pics) for r in runs)]
 
-# %% ../nbs/96_runs.ipynb #7e38342e
+# %% ../nbs/96_runs.ipynb #272cc6a8
 def guess_minutes(
     plans:list, # Runs that are wanted
     runs:list,  # Records to learn from
 ):
     "Minutes for all of `plans`; None where nothing is known"
     def known(p):
-        found = [r.train_seconds for r in runs
+        found = [(r.train_seconds, r.config['epochs']) for r in runs
                  if (r.profile, r.budget) == (p.s.profile, p.s.budget)]
-        return sum(found)/len(found)/60 if found else None
+        if not found: return None
+        seconds, epochs = map(sum, zip(*found))
+        return seconds/epochs*p.epochs/60
     each = [known(p) for p in plans]
     return None if None in each else sum(each)
 

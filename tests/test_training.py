@@ -99,7 +99,7 @@ def test_killed_plan_goes_on_makes_no_run_twice_and_ends_like_one_that_was_not(t
     monkeypatch.setenv('COURSE_MY', str(tmp_path/'killed'))
     assert course_run(args) == 0
     out = capsys.readouterr().out
-    assert '2 runs wanted, 1 of them have a record' in out and 'TTA %' in out
+    assert '2 runs wanted, 1 of them have a record' in out and 'val_tta %' in out
     assert first.stat().st_mtime_ns == before, 'a finished run is kept'
     assert arms(tmp_path/'killed') == [('mixup', 0), ('normalize+resize', 0)]
     assert not list(tmp_path.glob('killed/checkpoints/*'))
