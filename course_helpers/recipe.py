@@ -76,8 +76,8 @@ def get_single():
     "Each technique alone"
     return [Recipe(**{o: True}) for o in TECHNIQUES]
 
-# %% ../nbs/07_recipe.ipynb #282681e4
-SMALL_COST = .66
+# %% ../nbs/07_recipe.ipynb #f3d6958b
+SMALL_COST = .7
 
 def get_stages(
     s:Settings,         # The settings in force
