@@ -43,13 +43,18 @@ export: .venv/ready
 bench: .venv/ready
 	@$(PY) -W ignore tests/bench.py $(ARGS)
 
+# The plan of data/README.md
 SINGLE := baseline normalize resize mixup smooth
+LADDER := $(SINGLE) normalize+resize normalize+resize+mixup normalize+resize+mixup+smooth
+NOISY := $(foreach n,5 50,noise$(n) mixup+noise$(n) cutmix+noise$(n) smooth+noise$(n))
+LEAKS := leak/redrawn/4 leak/fixed/4 leak/baseline/0 leak/redrawn/12 leak/fixed/12
+BOTH := $(LADDER) resize+mixup+smooth normalize+mixup+smooth normalize+resize+smooth cutmix resize+longer
+TO := --seeds 0 1 2 3 4 --to data/runs --only
 runs: .venv/ready
-	@.venv/bin/course-run --profile quick --pictures sketches --budget all --seeds 0 1 2 3 4 --to data/runs
-	@.venv/bin/course-run --profile quick --pictures sketches --budget all --seeds 0 1 2 3 4 --to data/runs --only $(SINGLE)
-	@.venv/bin/course-run --profile quick --pictures photos --budget all --seeds 0 1 2 3 4 --to data/runs --only baseline
-	@.venv/bin/course-run --profile cpu --pictures photos --budget all --seeds 0 1 2 3 4 --to data/runs --only $(SINGLE)
-	@.venv/bin/course-run --profile cpu --pictures photos --budget few --seeds 0 1 2 3 4 --to data/runs --only $(SINGLE)
+	@.venv/bin/course-run --profile quick --pictures sketches --budget all $(TO) $(LADDER)
+	@.venv/bin/course-run --profile quick --pictures photos --budget all $(TO) baseline
+	@.venv/bin/course-run --profile cpu --pictures photos --budget all $(TO) $(BOTH) nobn normalize+nobn $(LEAKS)
+	@.venv/bin/course-run --profile cpu --pictures photos --budget few $(TO) $(BOTH) $(NOISY)
 
 # torch and torchvision stand without hashes, and what only their CUDA builds need is left out, so that other builds fit.
 lock: .venv/ready

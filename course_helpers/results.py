@@ -209,14 +209,15 @@ def load_runs(
     runs = [o for o in runs if all(value(o, k) == v for k,v in match.items())]
     return sorted(runs, key=lambda o: (o.arm, o.profile, o.budget, o.seed))
 
-# %% ../nbs/95_results.ipynb #70d56e3a
+# %% ../nbs/95_results.ipynb #1eb47ba2
 def _t_test(x, y, paired):
     "Mean of `y` minus mean of `x`, both ends of its 95 % interval, and p"
     from scipy.stats import ttest_ind, ttest_rel
     with warnings.catch_warnings(action='ignore'):
         res = ttest_rel(y, x) if paired else ttest_ind(y, x, equal_var=False)
         diff, ci = float(np.mean(y)-np.mean(x)), res.confidence_interval(.95)
-    if np.isnan(res.pvalue) or paired and np.ptp(np.subtract(y, x)) < 1e-9: return diff, diff, diff, 1.
+    alike = paired and np.ptp(np.subtract(y, x)) < 1e-9  # then there is no luck to judge by
+    if alike or np.isnan(res.pvalue): return diff, diff, diff, 1.
     return diff, float(ci.low), float(ci.high), float(res.pvalue)
 
 # %% ../nbs/95_results.ipynb #713e598e
