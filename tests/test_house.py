@@ -157,21 +157,26 @@ def test_links_lead_somewhere(path):
             for o in re.findall(r'\]\(([\w./-]+\.ipynb)\)', source(c)): assert (ROOT/'nbs'/o).exists(), f'{path.name} links to {o}'
 
 FIGURE = re.compile(r'(?<![\w.])(\d[\d,]*(?:\.\d+)?|\.\d+)\s?(?:%|points?\b|times\b)')
-OTHERS = re.compile(r'fastbook|write-up|leaderboard|\(.*\b\d{4}\)')  # whom a figure is quoted from
+OTHERS = re.compile(r'fastbook|write-up|leaderboard|\([^()]*[a-z]{3}[^()]*, (?:19|20)\d\d')  # whom a figure is quoted from
 
 def figures(text):
     "Figures of a text, paragraph by paragraph, but for those that are quoted from others"
     for part in re.split(r'\n\s*\n', text):
-        part = ' '.join(part.split())
+        part = re.sub(r'95 %', '', ' '.join(part.split()))  # the level of every interval
         if not OTHERS.search(part): yield from FIGURE.findall(part)
 
 def stands_in(figure, code):
     "Does a number stand in the code, as it is or as a fraction?"
     ways = {figure, figure.replace(',', ''), figure.replace(',', '_'), figure.lstrip('0'),
             f'{float(figure.replace(",", ""))/100:g}'.lstrip('0')}
-    return any(re.search(rf'(?<![\d.]){re.escape(o)}(?!\d)', code) for o in ways)
+    return any(re.search(rf'(?<![\d.]){re.escape(o)}(?!\.?\d)', code) for o in ways if o)
 
-CODE = {o.stem: '\n'.join(source(c) for c in cells(o) if c['cell_type'] == 'code') for o in NBS}
+def checks(path):
+    "Source of the cells that check something"
+    found = [source(c) for c in cells(path) if c['cell_type'] == 'code']
+    return '\n'.join(o for o in found if re.search(r'\b(test_\w+|assert\w*)\b', o))
+
+CODE = {o.stem: checks(o) for o in NBS}
 
 @pytest.mark.parametrize('path', LESSONS, ids=lambda o: o.stem)
 def test_figures_in_the_text_stand_in_the_code_of_the_lesson(path):
@@ -187,3 +192,4 @@ def test_figures_of_the_readme_are_checked_in_a_lesson():
 def test_figure_finder():
     assert list(figures('It gains 1.2 points.\n\nIn 1,000 times 5 % of it.\n\nThe write-up says 9 %.')) == ['1.2', '1,000', '5']
     assert stands_in('73', 'round(x) == 73)') and stands_in('5', 'eps=.05') and not stands_in('3', '73, .3')
+    assert not stands_in('0', 'x = y') and not stands_in('5', '5.2')
