@@ -321,6 +321,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'course_helpers/recipe.py'),
                                        'course_helpers.recipe.Recipe.name': ('recipe.html#recipe.name', 'course_helpers/recipe.py'),
                                        'course_helpers.recipe.Recipe.stages': ('recipe.html#recipe.stages', 'course_helpers/recipe.py'),
+                                       'course_helpers.recipe._check_recipe': ('recipe.html#_check_recipe', 'course_helpers/recipe.py'),
                                        'course_helpers.recipe._rung': ('recipe.html#_rung', 'course_helpers/recipe.py'),
                                        'course_helpers.recipe._staged': ('recipe.html#_staged', 'course_helpers/recipe.py'),
                                        'course_helpers.recipe.get_ablation': ('recipe.html#get_ablation', 'course_helpers/recipe.py'),

@@ -278,7 +278,7 @@ def get_setup(
                  pictures=dict(name=dls.pics.name, fingerprint=dls.pics.fingerprint),
                  config=dict(dls.made_with, **learn.made_with, **config, wd=s.wd))
 
-# %% ../nbs/01_baseline.ipynb #85c9427f
+# %% ../nbs/01_baseline.ipynb #1773c9c9
 def train(
     learn:Learner,         # A learner from `get_learner`, not trained yet
     arm:str='baseline',    # Name of what is tried
@@ -300,8 +300,7 @@ def train(
     with watching(learn), learn.no_logging():
         learn.fit(epochs, lr, cbs=[ParamScheduler(sched or one_cycle(lr)), keep, ShowProgress(tell)],
                   start_epoch=keep.load(learn))
-    run = record(learn, setup, ways, measures)
-    save_run(run, folder or s.my_path/'runs')
+    save_run(run := record(learn, setup, ways, measures), folder or s.my_path/'runs')
     keep.path.unlink()
     return run
 

@@ -175,7 +175,7 @@ def _check_dls(s, size, stats):
         f'A deviation of {min(stats[1])} was given, and nothing can be divided by it. '
         'Count the statistics again from pictures that differ.')
 
-# %% ../nbs/94_loaders.ipynb #e783adff
+# %% ../nbs/94_loaders.ipynb #a0a50edc
 def get_dls(
     s:Settings|None=None,    # The settings in force; None: read them
     pics:Pictures|None=None, # The picture set; None: what the settings ask for
@@ -196,8 +196,7 @@ def get_dls(
     there = set(cache.files)
     items = [[pics.folder/o for o in part if o in there] for part in parts]
     dls = _make_dls(cache, items, _labeller(pics, noise), s, size, stats)
-    dls.pics = pics
-    dls.made_with = dict(size=size, side=s.side, bs=s.bs, per_class=s.per_class,
+    dls.pics, dls.made_with = pics, dict(size=size, side=s.side, bs=s.bs, per_class=s.per_class,
         min_scale=s.min_scale, jitter=s.jitter, stats=stats, noise=noise, dev=dev,
         n_train=len(items[0]), n_valid=len(items[1]))
     return dls

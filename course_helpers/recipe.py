@@ -15,11 +15,18 @@ from .config import Settings, get_settings
 from .pictures import CLASSES, Pictures, get_pictures
 from .results import spread
 
-# %% ../nbs/07_recipe.ipynb #790226d0
+# %% ../nbs/07_recipe.ipynb #8f5699c4
 TECHNIQUES = 'normalize', 'resize', 'mixup', 'smooth'
 WORDS = dict({o: {o: True} for o in (*TECHNIQUES[:2], 'longer', 'mixup', 'cutmix', 'smooth')},
              nobn={'batchnorm': False}, **{f'noise{n}': {'noise': n} for n in (1, 5, 25, 50)})
 
+def _check_recipe(o):
+    if o.longer and not o.resize:
+        raise ValueError('`longer` means more epochs on small pictures. Add `resize` to it.')
+    if o.mixup and o.cutmix:
+        raise ValueError('Mixup and CutMix both mix pairs of pictures. Take one of them.')
+
+# %% ../nbs/07_recipe.ipynb #fab31a98
 @dataclass(frozen=True)
 class Recipe:
     "Which techniques a training uses"
@@ -35,11 +42,7 @@ class Recipe:
     eps:float=.1         # Share of a label that smoothing hands to all classes
     main_score = 'val_tta'
 
-    def __post_init__(self):
-        if self.longer and not self.resize:
-            raise ValueError('`longer` means more epochs on small pictures. Add `resize` to it.')
-        if self.mixup and self.cutmix:
-            raise ValueError('Mixup and CutMix both mix pairs of pictures. Take one of them.')
+    def __post_init__(self): _check_recipe(self)
     @property
     def name(self):
         "What is on, as in `normalize+mixup`; `baseline` if nothing is"
