@@ -38,6 +38,7 @@ export: .venv/ready
 	@$(QUICK) .venv/bin/nbdev-test nbs/index.ipynb --save
 	@$(QUICK) .venv/bin/nbdev-test --save --n-workers 1 --skip-file-re index
 	@$(PY) tests/strip_outputs.py nbs
+	@$(PY) tests/evidence.py
 	@.venv/bin/nbdev-clean
 
 bench: .venv/ready

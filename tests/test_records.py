@@ -28,3 +28,7 @@ def test_records_of_an_arm_differ_only_in_their_seed_and_no_seed_is_there_twice(
         assert len({o.seed for o in runs}) == len(runs) and len({o.command for o in runs}) == len(runs), runs[0].arm
     arms = {(o[0].arm, o[0].profile, o[0].budget, o[0].pictures['name']) for o in group_runs(load_runs())}
     assert len(arms) == len(group_runs(load_runs())), 'an arm stands there with two configurations: one of them is stale'
+
+def test_table_of_the_readme_is_made_of_these_records():
+    import evidence
+    assert evidence.table() in evidence.README.read_text(encoding='utf-8'), 'make export writes it anew'
