@@ -24,7 +24,10 @@ def all_gains():
             **question(('the same in a net without batch norm', 'nobn', 'normalize+nobn', 'stats'), budgets=('all',)),
             **question(('[progressive resizing](nbs/03_resizing.ipynb), equal epochs', 'baseline', 'resize', ('cbs', 'sched')),
                        ('the same at equal time', 'baseline', 'resize+longer', ('cbs', 'sched', 'epochs'))),
-            **dict(zip([(name, o) for name in names for o in BUDGETS], tta))}
+            **dict(zip([(name, o) for name in names for o in BUDGETS], tta)),
+            **question(('[mixup](nbs/05_mixup.ipynb)', 'baseline', 'mixup', 'cbs'), ('CutMix', 'baseline', 'cutmix', 'cbs'),
+                       ('CutMix in place of mixup', 'mixup', 'cutmix', 'cbs')),
+            **question(('[label smoothing](nbs/06_smoothing.ipynb)', 'baseline', 'smooth', 'loss'))}
 
 def cell(gain):
     "A gain in words"
