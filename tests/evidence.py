@@ -4,30 +4,32 @@ from pathlib import Path
 
 import course_helpers.config  # before torch
 from course_helpers.config import write_atomic
-from course_helpers.results import compare, correct_holm
+from course_helpers.results import compare, correct_holm, load_runs
 
 README = Path(__file__).resolve().parent.parent/'README.md'
 BEGIN, END = '<!-- table of gains: written by make export -->\n', '<!-- end of the table -->\n'
 BUDGETS = 'all', 'few'
 
-def question(*arms, score='val', budgets=BUDGETS):
-    "Gains that are corrected together, by the name of a row and budget: arms are (name, a, b, what differs)"
-    keys = [(name, o) for name,*_ in arms for o in budgets]
-    return dict(zip(keys, correct_holm([compare(a, b, what, score=score, budget=o) for _,a,b,what in arms for o in budgets])))
+RESIZE = ('cbs', 'sched')
+QUESTIONS = [  # rows that are corrected together, as in their lesson: name, arm without, arm with, what differs, score
+    [('[normalization](nbs/02_normalization.ipynb)', 'baseline', 'normalize', 'stats', 'val')],
+    [('the same in a net without batch norm', 'nobn', 'normalize+nobn', 'stats', 'val')],
+    [('[progressive resizing](nbs/03_resizing.ipynb), equal epochs', 'baseline', 'resize', RESIZE, 'val'),
+     ('the same at equal time', 'baseline', 'resize+longer', (*RESIZE, 'epochs'), 'val')],
+    [('[test-time augmentation](nbs/04_tta.ipynb): the mirror image', 'baseline', 'baseline', '', ('val', 'val_flip')),
+     ("fastai's `learn.tta`, five views", 'baseline', 'baseline', '', ('val', 'val_tta')),
+     ('five views in place of the mirror image', 'baseline', 'baseline', '', ('val_flip', 'val_tta'))],
+    [('[mixup](nbs/05_mixup.ipynb)', 'baseline', 'mixup', 'cbs', 'val'), ('CutMix', 'baseline', 'cutmix', 'cbs', 'val'),
+     ('CutMix in place of mixup', 'mixup', 'cutmix', 'cbs', 'val')],
+    [('[label smoothing](nbs/06_smoothing.ipynb)', 'baseline', 'smooth', 'loss', 'val')]]
 
-def all_gains():
-    "Every gain of the table, corrected as in its lesson"
-    pairs = ('val', 'val_flip'), ('val', 'val_tta'), ('val_flip', 'val_tta')
-    tta = correct_holm([compare('baseline', 'baseline', score=k, budget=o) for k in pairs for o in BUDGETS])
-    names = '[test-time augmentation](nbs/04_tta.ipynb): the mirror image', "fastai's `learn.tta`, five views"
-    return {**question(('[normalization](nbs/02_normalization.ipynb)', 'baseline', 'normalize', 'stats')),
-            **question(('the same in a net without batch norm', 'nobn', 'normalize+nobn', 'stats'), budgets=('all',)),
-            **question(('[progressive resizing](nbs/03_resizing.ipynb), equal epochs', 'baseline', 'resize', ('cbs', 'sched')),
-                       ('the same at equal time', 'baseline', 'resize+longer', ('cbs', 'sched', 'epochs'))),
-            **dict(zip([(name, o) for name in names for o in BUDGETS], tta)),
-            **question(('[mixup](nbs/05_mixup.ipynb)', 'baseline', 'mixup', 'cbs'), ('CutMix', 'baseline', 'cutmix', 'cbs'),
-                       ('CutMix in place of mixup', 'mixup', 'cutmix', 'cbs')),
-            **question(('[label smoothing](nbs/06_smoothing.ipynb)', 'baseline', 'smooth', 'loss'))}
+def answer(question):
+    "Gains by row and budget, corrected together; a budget in which an arm has no runs is left out"
+    asked = [(row, o) for row in question for o in BUDGETS if load_runs(arm=row[2], profile='cpu', budget=o)]
+    gains = correct_holm([compare(a, b, what, score=score, budget=o) for (_,a,b,what,score),o in asked])
+    return {(row[0], o): gain for (row,o),gain in zip(asked, gains)}
+
+def all_gains(): "Every gain of the table"; return {k: o for question in QUESTIONS for k,o in answer(question).items()}
 
 def cell(gain):
     "A gain in words"
@@ -37,7 +39,10 @@ def table():
     "The table as Markdown"
     gains = all_gains()
     rows = [f"| {name} | {' | '.join(cell(gains.get((name, o))) for o in BUDGETS)} |\n" for name in dict.fromkeys(k for k,_ in gains)]
-    return ''.join(['| points on val, 95 % interval, n = 5 | all pictures, 4 epochs | 100 of each class, 36 epochs |\n|--|--|--|\n', *rows])
+    n, = {o.n for o in gains.values()}
+    epochs = [load_runs(arm='baseline', profile='cpu', budget=o)[0].config['epochs'] for o in BUDGETS]
+    head = f'| points on val, 95 % interval, n = {n} | all pictures, {epochs[0]} epochs | 100 of each class, {epochs[1]} epochs |\n|--|--|--|\n'
+    return ''.join([head, *rows])
 
 def main():
     text = README.read_text(encoding='utf-8')
