@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['TECHNIQUES', 'WORDS', 'SMALL_COST', 'Recipe', 'parse_recipe', 'get_ladder', 'get_ablation', 'get_single',
-           'get_stages', 'make_learner', 'run_recipe', 'show_ladder', 'show_recipe']
+           'get_stages', 'make_learner', 'run_recipe', 'show_ladder', 'draw_ladder', 'show_recipe']
 
-# %% ../nbs/07_recipe.ipynb #e85e75f1
+# %% ../nbs/07_recipe.ipynb #e54a12b9
 import difflib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .config import Settings, get_settings
 from .pictures import CLASSES, Pictures, get_pictures
-from .results import spread
+from .results import interval, spread, with_alt
 
 # %% ../nbs/07_recipe.ipynb #8f5699c4
 TECHNIQUES = 'normalize', 'resize', 'mixup', 'smooth'
@@ -170,6 +170,39 @@ def _rung(run):
     "Sorts runs by the ladder, other recipes after it"
     names = [o.name for o in get_ladder()+get_ablation()+get_single()]
     return (names.index(run.arm) if run.arm in names else len(names)), run.arm
+
+# %% ../nbs/07_recipe.ipynb #b7b970ce
+def draw_ladder(
+    runs:list, # Records of the ladder, in one budget or both
+):
+    "Accuracy by rung, mean and 95 % interval, without and with test-time augmentation"
+    import matplotlib.pyplot as plt
+    if len({(o.profile, o.pictures['fingerprint']) for o in runs}) != 1:
+        raise ValueError('A ladder has runs of one profile and one picture set. Choose them.')
+    budgets, words = sorted({o.budget for o in runs}), ['Chart of the ladder, in %, with 95 % intervals.']
+    fig, axs = plt.subplots(1, len(budgets), figsize=(4.6*len(budgets), 3), squeeze=False,
+                            sharex=True, sharey=True, layout='constrained')
+    for ax,budget in zip(axs.flat, budgets):
+        for k in 'val', 'val_tta': words += _rungs(ax, [o for o in runs if o.budget == budget], k)
+        ax.set(title=f'budget {budget}', xlabel='accuracy in %')
+        ax.set_yticks(range(len(TECHNIQUES)+1), ['baseline', *[f'+ {o}' for o in TECHNIQUES]])
+    axs.flat[0].invert_yaxis()
+    return with_alt(fig, ' '.join(words))
+
+# %% ../nbs/07_recipe.ipynb #423cc576
+def _rungs(ax, runs, k):
+    "Draw the rungs that have runs, and say what is drawn"
+    style, color, shift = ('o', 'C0', -.1) if k == 'val' else ('s', 'C1', .1)
+    for y,recipe in enumerate(get_ladder()):
+        found = [100*o.scores[k]['accuracy'] for o in runs if o.arm == recipe.name]
+        if not found: continue
+        mean, (low, high) = spread(found)[0], interval(found)
+        ax.plot([low, high], [y+shift]*2, color='black', lw=1)
+        ax.plot(mean, y+shift, style, color=color, label=k)
+        yield (f'{runs[0].budget}, {recipe.name}, {k}: {mean:.1f}'
+               + (f', {low:.1f} to {high:.1f}.' if len(found) > 1 else ', one run.'))
+    handles = dict(zip(*ax.get_legend_handles_labels()[::-1]))
+    ax.legend(handles.values(), handles)
 
 # %% ../nbs/07_recipe.ipynb #442a5efc
 def show_recipe(

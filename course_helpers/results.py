@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['PLACE', 'spread', 'interval', 'get_versions', 'get_machine', 'get_commit', 'hash_config', 'pack_bits', 'unpack_bits',
            'Setup', 'Origin', 'Run', 'save_run', 'read_run', 'my_runs_path', 'load_runs', 'Gain', 'find_differences',
-           'compare', 'correct_holm', 'group_runs', 'ledger', 'Picture', 'with_alt', 'show_runs', 'Gains', 'beside']
+           'compare', 'by_seed', 'spread_table', 'correct_holm', 'group_runs', 'ledger', 'Picture', 'with_alt',
+           'show_runs', 'Gains', 'beside']
 
 # %% ../nbs/95_results.ipynb #40c9787f
 import base64, hashlib, html, io, json, math, os, platform, re, subprocess, warnings
@@ -313,6 +314,30 @@ def _points(runs, score):
         if score not in o.scores:
             raise ValueError(f"{o.arm!r} has no score {score!r}, only {', '.join(o.scores)}.")
     return [100*o.scores[score]['accuracy'] for o in runs]
+
+# %% ../nbs/95_results.ipynb #60e55e9d
+def by_seed(
+    arm:str|list,          # Name of an arm, or its runs
+    score:str='val',       # Name of the score
+    profile:str='cpu',     # Profile, where the arm is a name
+    budget:str='all',      # Budget, where the arm is a name
+    folder:Path|None=None, # Folder, where the arm is a name; None: the reference
+):
+    "Accuracy of an arm in %, as a pandas Series by seed"
+    import pandas as pd
+    runs = _get_arm(arm, folder, profile=profile, budget=budget)
+    return pd.Series(_points(runs.values(), score), index=[*runs], name=arm)
+
+# %% ../nbs/95_results.ipynb #f0f6d74d
+def spread_table(
+    rows:dict,       # Points by seed, by name of the row
+    level:float=.95, # Level of the intervals; more than .95 where there are many rows
+):
+    "Mean, standard deviation, n and interval of each row, as a table"
+    import pandas as pd
+    names = 'points', '± sd', 'n', f'{100*level:.4g} % from', 'to'
+    return pd.DataFrame({k: (*spread(v), *interval(v, level)) for k,v in rows.items()},
+                        index=names).T.astype({'n': int}).round(1)
 
 # %% ../nbs/95_results.ipynb #dc8d1e4f
 def correct_holm(

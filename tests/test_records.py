@@ -4,6 +4,7 @@ import os, random, shlex, subprocess, sys
 import pytest
 from conftest import ROOT
 from course_helpers.results import group_runs, load_runs, spread
+from PIL import Image
 
 @pytest.mark.photos
 def test_a_committed_record_can_be_made_again(photos, tmp_path):
@@ -29,6 +30,18 @@ def test_records_of_an_arm_differ_only_in_their_seed_and_no_seed_is_there_twice(
     arms = {(o[0].arm, o[0].profile, o[0].budget, o[0].pictures['name']) for o in group_runs(load_runs())}
     assert len(arms) == len(group_runs(load_runs())), 'an arm stands there with two configurations: one of them is stale'
 
-def test_table_of_the_readme_is_made_of_these_records():
+def test_every_arm_of_the_plan_has_five_seeds():
+    lines = subprocess.run(['make', '-n', 'runs'], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    plan = [shlex.split(o.replace('@', '')) for o in lines if 'course-run' in o and '--profile cpu' in o]
+    assert len(plan) == 2, 'make runs should name the runs of both budgets'
+    for words in plan:
+        budget, arms = words[words.index('--budget')+1], words[words.index('--only')+1:]
+        for arm in arms:
+            seeds = {o.seed for o in load_runs(arm=arm, profile='cpu', budget=budget)}
+            assert seeds >= set(range(5)), f'{arm}, budget {budget}: seeds {seeds}'
+
+def test_table_and_picture_of_the_readme_are_made_of_these_records():
     import evidence
-    assert evidence.table() in evidence.README.read_text(encoding='utf-8'), 'make export writes it anew'
+    text = evidence.README.read_text(encoding='utf-8')
+    assert evidence.table() in text and evidence.picture() in text, 'make export writes them anew'
+    assert Image.open(evidence.PICTURE).info['runs'] == evidence.stamp(), 'make export draws it anew'
