@@ -315,7 +315,7 @@ def _points(runs, score):
             raise ValueError(f"{o.arm!r} has no score {score!r}, only {', '.join(o.scores)}.")
     return [100*o.scores[score]['accuracy'] for o in runs]
 
-# %% ../nbs/95_results.ipynb #60e55e9d
+# %% ../nbs/95_results.ipynb #35676d16
 def by_seed(
     arm:str|list,          # Name of an arm, or its runs
     score:str='val',       # Name of the score
@@ -326,7 +326,7 @@ def by_seed(
     "Accuracy of an arm in %, as a pandas Series by seed"
     import pandas as pd
     runs = _get_arm(arm, folder, profile=profile, budget=budget)
-    return pd.Series(_points(runs.values(), score), index=[*runs], name=arm)
+    return pd.Series(_points(runs.values(), score), index=[*runs])
 
 # %% ../nbs/95_results.ipynb #f0f6d74d
 def spread_table(

@@ -58,7 +58,7 @@ def stamp():
     return hashlib.sha256(' '.join(f'{o.file} {o.scores}' for o in ladder_runs()).encode()).hexdigest()[:12]
 
 def draw():
-    "Draw the ladder, if its records changed; other machines draw other pixels"
+    "Draw the ladder, if its records changed or it is not there; other machines draw other pixels"
     if PICTURE.exists() and Image.open(PICTURE).info.get('runs') == stamp(): return
     info, tmp = PngInfo(), PICTURE.with_suffix('.tmp')
     info.add_text('runs', stamp())
