@@ -176,14 +176,15 @@ class Resumable(Callback):
             cpu_seconds=time.process_time()-cpu))
         self.save()
 
-# %% ../nbs/01_baseline.ipynb #b602ed8f
+# %% ../nbs/01_baseline.ipynb #d6a937e7
 @patch
 def save(self:Resumable):
     "Write weights, optimizer and curve to a temporary name, then move them into place"
     opt = self.learn.opt.state_dict()
-    for group in opt['param_groups']:
-        for k in 'lr', 'weight_decay': group[k] = float(group[k])
-        group['betas'] = tuple(map(float, group['betas']))
+    for group in opt['param_groups']:  # NumPy's numbers can't be read back without unpickling
+        for k in {*group} - {'params'}:
+            if hasattr(group[k], 'item'): group[k] = group[k].item()
+        if 'betas' in group: group['betas'] = tuple(map(float, group['betas']))
     self.path.parent.mkdir(parents=True, exist_ok=True)
     tmp = self.path.with_suffix('.tmp')
     torch.save(dict(model=self.learn.model.state_dict(), opt=opt, curve=self.learn.curve,
@@ -257,12 +258,12 @@ def record(
         images_seen=total('pictures'), train_seconds=total('seconds'),
         train_cpu_seconds=total('cpu_seconds'))
 
-# %% ../nbs/01_baseline.ipynb #3f86861e
+# %% ../nbs/01_baseline.ipynb #be04f0b6
 def sample_sched(
     sched:dict|None, # Schedules for fastai's `ParamScheduler`; None: one-cycle
 ):
-    "The schedule's learning rates as a list; None for one-cycle"
-    return [float(f"{sched['lr'](i/20):.4g}") for i in range(21)] if sched else None
+    "The schedule's highest learning rates as a list; None for one-cycle"
+    return [float(f"{np.max(sched['lr'](i/20)):.4g}") for i in range(21)] if sched else None
 
 # %% ../nbs/01_baseline.ipynb #54631dee
 def get_setup(
@@ -278,7 +279,7 @@ def get_setup(
                  pictures=dict(name=dls.pics.name, fingerprint=dls.pics.fingerprint),
                  config=dict(dls.made_with, **learn.made_with, **config, wd=s.wd))
 
-# %% ../nbs/01_baseline.ipynb #1773c9c9
+# %% ../nbs/01_baseline.ipynb #33f921f9
 def train(
     learn:Learner,         # A learner from `get_learner`, not trained yet
     arm:str='baseline',    # Name of what is tried
@@ -301,7 +302,7 @@ def train(
         learn.fit(epochs, lr, cbs=[ParamScheduler(sched or one_cycle(lr)), keep, ShowProgress(tell)],
                   start_epoch=keep.load(learn))
     save_run(run := record(learn, setup, ways, measures), folder or s.my_path/'runs')
-    keep.path.unlink()
+    keep.path.unlink(missing_ok=True)
     return run
 
 # %% ../nbs/01_baseline.ipynb #0e029add

@@ -6,7 +6,7 @@
 __all__ = ['PLACE', 'spread', 'interval', 'get_versions', 'get_machine', 'get_commit', 'hash_config', 'pack_bits', 'unpack_bits',
            'Setup', 'Origin', 'Run', 'save_run', 'read_run', 'my_runs_path', 'load_runs', 'Gain', 'find_differences',
            'compare', 'by_seed', 'spread_table', 'correct_holm', 'group_runs', 'ledger', 'Picture', 'with_alt',
-           'show_runs', 'Gains', 'beside']
+           'most_confused', 'draw_confusions', 'show_runs', 'Gains', 'beside']
 
 # %% ../nbs/95_results.ipynb #40c9787f
 import base64, hashlib, html, io, json, math, os, platform, re, subprocess, warnings
@@ -412,6 +412,39 @@ def with_alt(
         plt.close(picture)
     else: picture.save(buf, format='png')
     return Picture(buf.getvalue(), alt, width)
+
+# %% ../nbs/95_results.ipynb #46a349fb
+def most_confused(
+    table:list, # Counts: a row for each right class, a column for each guess
+    names:list, # Names of the classes
+    k:int=3,    # How many pairs
+):
+    "The pairs taken for each other most often: count, right class, guess"
+    pairs = [(n, names[i], names[j]) for i,row in enumerate(table) for j,n in enumerate(row) if i != j and n]
+    return sorted(pairs, key=lambda o: -o[0])[:k]
+
+# %% ../nbs/95_results.ipynb #6c4a5187
+def draw_confusions(
+    tables:dict, # Confusion matrices by title
+    names:list,  # Names of the classes
+):
+    "Confusion matrices with counts, side by side; darker cells hold more of their row"
+    import matplotlib.pyplot as plt
+    n, words = len(names), []
+    fig, axs = plt.subplots(1, len(tables), figsize=(1.6+(.5+.34*n)*len(tables), 1.6+.34*n),
+                            squeeze=False, sharey=True, layout='constrained')
+    for ax,(title,table) in zip(axs.flat, tables.items()):
+        t = np.array(table)
+        share = t/np.maximum(t.sum(1, keepdims=True), 1)
+        ax.imshow(share, cmap='Blues', vmin=0, vmax=1)
+        for (i,j),v in np.ndenumerate(t if n <= 40 else []):
+            if v: ax.text(j, i, v, ha='center', va='center', fontsize=8, color='white' if share[i,j] > .5 else 'black')
+        ax.set_xticks(range(n), names, rotation=90)
+        ax.set(title=title, xlabel='guess')
+        pairs = ', '.join(f'{a} for {b} {v} times' for v,a,b in most_confused(table, names))
+        words.append(f"{title or 'All'}: {np.trace(t)} of {t.sum()} right; most often mistaken: {pairs or 'none'}.")
+    axs.flat[0].set_yticks(range(n), names); axs.flat[0].set_ylabel('right class')
+    return with_alt(fig, ' '.join(['Confusion matrices.', *words]))
 
 # %% ../nbs/95_results.ipynb #f775db50
 def show_runs(

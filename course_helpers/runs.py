@@ -5,26 +5,28 @@
 # %% auto #0
 __all__ = ['KNOBS', 'parse_arm', 'Plan', 'is_record', 'to_do', 'guess_minutes', 'PlanBar', 'course_run']
 
-# %% ../nbs/96_runs.ipynb #5a78736f
+# %% ../nbs/96_runs.ipynb #8d43d964
 import argparse, sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .config import PROFILES, Settings, get_settings
 from .pictures import Pictures, PicturesError, get_pictures
-from .leak import Leak, parse_leak, run_leak
+from .leak import parse_leak, run_leak
 from .recipe import get_ladder, parse_recipe, run_recipe, show_ladder
 from .results import load_runs
+from .transfers import parse_transfer, run_transfer
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-# %% ../nbs/96_runs.ipynb #41799253
+# %% ../nbs/96_runs.ipynb #6dd0c9e6
 def parse_arm(
     text:str, # Name of a recipe, or such as `leak/redrawn/4`
 ):
     "What is trained under that name"
-    return (parse_leak if text.startswith('leak/') else parse_recipe)(text)
+    parse = dict(leak=parse_leak, transfer=parse_transfer).get(text.split('/')[0], parse_recipe)
+    return parse(text)
 
 # %% ../nbs/96_runs.ipynb #b646fec1
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def _parser():
     p.add_argument('--dry-run', action='store_true', help='say what would be done, and stop')
     return p
 
-# %% ../nbs/96_runs.ipynb #4c5dc990
+# %% ../nbs/96_runs.ipynb #39cce3b8
 def _prepare(a):
     "All runs wanted, seed by seed, those left to make, the pictures, and the folder for records"
     arms = [parse_arm(o).name for o in a.only] if a.only else [o.name for o in get_ladder()]
@@ -115,7 +117,8 @@ def _prepare(a):
     if not a.dry_run: folder.mkdir(parents=True, exist_ok=True)
     pics = get_pictures(s)
     s = replace(s, pictures='sketches' if pics.drawn else 'photos')
-    plans = [Plan(arm, seed, s) for seed in dict.fromkeys(a.seeds) for arm in dict.fromkeys(arms)]
+    fit = {o: getattr(parse_arm(o), 'settings', lambda s: s)(s) for o in arms}
+    plans = [Plan(arm, seed, fit[arm]) for seed in dict.fromkeys(a.seeds) for arm in dict.fromkeys(arms)]
     todo = to_do(plans, pics, load_runs(folder))
     print(f'{len(plans)} runs wanted, {len(plans)-len(todo)} of them have a record in {folder}.')
     return plans, todo, pics, folder
@@ -174,7 +177,7 @@ def course_run(
     print(problem, file=sys.stderr)
     return 1
 
-# %% ../nbs/96_runs.ipynb #df3b637e
+# %% ../nbs/96_runs.ipynb #515b291e
 def _make_all(todo, pics, folder):
     "Make the runs that are left, one after the other"
     bar = PlanBar(todo)
@@ -182,6 +185,6 @@ def _make_all(todo, pics, folder):
         for i,p in enumerate(todo):
             bar.start(i, len(todo), p)
             what = parse_arm(p.arm)
-            make = run_leak if isinstance(what, Leak) else run_recipe
+            make = dict(leak=run_leak, transfer=run_transfer).get(p.arm.split('/')[0], run_recipe)
             bar.end(make(what, p.s, pics, p.seed, folder=folder, command=p.command, tell=bar.tell))
     finally: bar.bar.close()

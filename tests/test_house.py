@@ -15,8 +15,10 @@ ARROWS = dict(config=set(), sketches=set(), exercises={'config'}, results={'conf
               baseline={'config', 'results'}, normalization=set(), resizing=set(), tta=set(), mixup=set(), smoothing=set(),
               recipe={'config', 'exercises', 'pictures', 'results', 'loaders', 'baseline', 'normalization', 'resizing', 'tta', 'mixup', 'smoothing'},
               leak={'config', 'pictures', 'loaders', 'baseline', 'resizing'},
-              runs={'config', 'pictures', 'results', 'recipe', 'leak'})
-NO_TORCH = 'config', 'exercises', 'sketches', 'pictures', 'results', 'recipe', 'leak', 'runs'
+              runs={'config', 'pictures', 'results', 'recipe', 'leak', 'transfers'},
+              models={'config'}, retrain={'config', 'models', 'results'}, transfer={'results'},
+              transfers={'config', 'pictures', 'loaders', 'baseline', 'resizing', 'models', 'transfer'})
+NO_TORCH = 'config', 'exercises', 'sketches', 'pictures', 'results', 'recipe', 'leak', 'runs', 'models', 'retrain', 'transfers'
 
 def cells(path): return json.loads(path.read_text(encoding='utf-8'))['cells']
 def source(cell): return ''.join(cell['source'])

@@ -1,0 +1,214 @@
+"""The commands course-retrain and course-label, on folders that a careless person might give them."""
+import http.server, json, os, shutil, signal, sqlite3, subprocess, sys, threading, time
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from course_helpers.models import (Model, ModelError, PictureError, course_label, get_base, load_model, read_picture, to_square)
+from course_helpers.retrain import (Bottlenecks, FolderError, Options, course_retrain, fill, list_classes, percent_of, split_pictures)
+from PIL import Image
+
+CODE = 'import sys\nfrom course_helpers.{} import {}\nsys.exit({}({}))'
+ENTRIES = dict(retrain='course_retrain', models='course_label')
+def start(module, args, **env):
+    "A command in a process of its own"
+    name = ENTRIES[module]
+    code = CODE.format(module, name, name, [str(o) for o in args])
+    return subprocess.Popen([sys.executable, '-W', 'ignore', '-c', code], cwd=ROOT, env={**os.environ, **env}, text=True,
+                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+def paint(path, colour, rng, side=48, **kw):
+    "A picture of one colour and some noise"
+    x = np.clip(np.array(colour) + rng.normal(0, 30, (side, side, 3)), 0, 255).astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(x).save(path, **kw)
+
+@pytest.fixture(scope='module')
+def colours(tmp_path_factory):
+    "Two classes that a child can tell apart"
+    folder, rng = tmp_path_factory.mktemp('pictures')/'colours', np.random.default_rng(0)
+    for name,colour in dict(rot=(200, 40, 40), blau=(40, 40, 200)).items():
+        for i in range(60): paint(folder/name/f'{name} {i}.png', colour, rng)
+    return folder
+
+@pytest.fixture(scope='module')
+def model(colours, tmp_path_factory):
+    out = tmp_path_factory.mktemp('model')/'model'
+    assert course_retrain([str(o) for o in args(colours, out)]) == 0
+    return out
+
+def args(folder, out, *more):
+    return [folder, '--output', out, '--size', 32, '--epochs', 10, '--lr', .03, '--bottlenecks', out.parent/'rows', *more]
+
+def test_folder_to_model_to_labels(colours, model, capsys):
+    net, info = load_model(model)
+    assert info.classes == ('blau', 'rot') and info.record['accuracy'] == 1 and info.record['n'] >= 5
+    low, high = info.record['interval']
+    assert low < 1 <= high+1e-9 and (model/'confusion.png').exists() and not list(model.parent.glob('*.tmp'))
+    assert course_label([str(model), str(colours), '--json']) == 0
+    lines = [json.loads(o) for o in capsys.readouterr().out.splitlines()]
+    assert len(lines) == 120 and all(max(o['classes'], key=o['classes'].get) in o['path'] for o in lines)
+
+def test_labels_from_standard_input_without_fastai(colours, model):
+    names = f"{colours/'rot'/'rot 1.png'}\n{colours/'blau'/'blau 2.png'}\n"
+    out, err = start('models', [model, '-', '--top', 1]).communicate(names)
+    assert [o.split(': ')[1].split()[0] for o in out.splitlines()] == ['rot', 'blau'], err
+    code = 'import sys, course_helpers.models as m\nm.load_model(sys.argv[1])\nsys.exit("fastai" in sys.modules)'
+    assert subprocess.run([sys.executable, '-c', code, str(model)], cwd=ROOT).returncode == 0
+
+@pytest.mark.parametrize('what, says', [
+    ('missing', 'There is no folder'), ('empty', 'has 0 sub-folders'), ('one', 'has 1 sub-folders'), ('few', 'needs about 44 pictures'),
+    ('hollow', 'No pictures in: empty'), ('case', 'differ only in case'), ('file', 'There is no folder'), ('taken', 'nothing there is overwritten'),
+    ('percent', 'leave no room'), ('net', 'Did you mean')])
+def test_what_is_refused_and_how(what, says, colours, tmp_path, capsys):
+    rng, folder, out, more = np.random.default_rng(0), tmp_path/'in', tmp_path/'out', []
+    if what != 'missing': folder.mkdir()
+    if what not in ('missing', 'empty', 'file'):
+        for k in ('one',) if what == 'one' else ('one', 'two'):
+            for i in range(3 if what == 'few' else 60): paint(folder/k/f'{k}{i}.png', (9, 9, 9), rng, side=8)
+    if what == 'file': folder.rmdir(); folder.write_text('')
+    if what == 'hollow': (folder/'empty').mkdir()
+    if what == 'case': paint(folder/'ONE'/'a.png', (9, 9, 9), rng, side=8)
+    if what == 'taken': out.mkdir(); (out/'thesis.txt').write_text('mine')
+    if what == 'percent': more = ['--testing', '60', '--validation', '40']
+    if what == 'net': more = ['--base', 'resnet5O']
+    assert course_retrain([str(o) for o in args(folder, out, *more)]) == 1
+    assert says in capsys.readouterr().err
+    assert sorted(o.name for o in tmp_path.iterdir() if 'rows' not in o.name) == sorted({*(['in'] if what != 'missing' else []), *(['out'] if what == 'taken' else [])})
+
+@pytest.mark.skipif(os.geteuid() == 0 if hasattr(os, 'geteuid') else True, reason='root may read and write everything')
+def test_unreadable_and_read_only_folders(colours, tmp_path, capsys):
+    folder = tmp_path/'in'; shutil.copytree(colours, folder)
+    (folder/'rot').chmod(0)
+    assert course_retrain([str(o) for o in args(folder, tmp_path/'out')]) == 1
+    (folder/'rot').chmod(0o755)
+    assert 'may not be read' in capsys.readouterr().err
+    (tmp_path/'rows').mkdir(); (tmp_path/'rows').chmod(0o555)
+    assert course_retrain([str(o) for o in args(folder, tmp_path/'out')]) == 1
+    assert "can't be kept" in capsys.readouterr().err
+
+def test_a_bottleneck_folder_that_is_a_file_or_full(colours, tmp_path, capsys, monkeypatch):
+    (tmp_path/'rows').write_text('')
+    assert course_retrain([str(o) for o in args(colours, tmp_path/'out')]) == 1
+    assert 'Name another folder by --bottlenecks' in capsys.readouterr().err
+    net, base = get_base(size=32)
+    store = Bottlenecks(tmp_path/'full', base)
+    store.db.execute('pragma max_page_count=8')  # what a full disk looks like to SQLite
+    with pytest.raises(FolderError, match='make room'): fill(store, net, base, colours, [f'rot/rot {i}.png' for i in range(60)])
+    store.close()
+    again = Bottlenecks(tmp_path/'full', base)
+    assert len(again.missing([bytes([i]) for i in range(3)])) == 3
+
+def odd_pictures(folder):
+    "One picture of each odd kind, all of them readable"
+    folder.mkdir(parents=True)
+    x = np.full((40, 60, 3), (200, 40, 40), np.uint8)
+    im = Image.fromarray(x)
+    im.convert('L').save(folder/'grey.png'); im.convert('CMYK').save(folder/'cmyk.jpg')
+    p = im.convert('P'); p.save(folder/'palette.png', transparency=0); p.save(folder/'palette.gif')
+    Image.fromarray(np.full((40, 60), 40000, np.uint16)).save(folder/'deep.png')
+    exif = Image.Exif(); exif[0x0112] = 6
+    im.save(folder/'turned.jpg', exif=exif)
+    im.save(folder/'film.gif', save_all=True, append_images=[Image.new('RGB', im.size, 'blue')])
+    im.save(folder/'a name with spaces.jpg'); im.save(folder/'фото 写真.jpg'); im.convert('RGBA').save(folder/'clear.png')
+    im.convert('1').save(folder/'bits.png'); im.save(folder/'LOUD.JPG')
+
+def test_odd_pictures_are_read(tmp_path):
+    odd_pictures(tmp_path/'odd')
+    for o in sorted((tmp_path/'odd').iterdir()):
+        im = read_picture(o)
+        assert im.mode == 'RGB' and im.size == ((40, 60) if o.stem == 'turned' else (60, 40)), o.name
+        assert to_square(im, 32).shape == (32, 32, 3)
+        assert read_picture(o, 32).mode == 'RGB'
+    red = read_picture(tmp_path/'odd'/'film.gif').getpixel((0, 0))
+    assert red[0] > 150 > red[2], 'the first picture of a film counts'
+    assert read_picture(tmp_path/'odd'/'deep.png').getpixel((0, 0))[0] in (155, 156)
+
+def bomb(path, side=30_000):
+    "A PNG of 30,000 x 30,000 points in few bytes: only its header is right"
+    import struct, zlib
+    def chunk(kind, data): return struct.pack('>I', len(data))+kind+data+struct.pack('>I', zlib.crc32(kind+data))
+    path.write_bytes(b'\x89PNG\r\n\x1a\n'+chunk(b'IHDR', struct.pack('>IIBBBBB', side, side, 8, 2, 0, 0, 0))+chunk(b'IDAT', zlib.compress(b'\0'*100))+chunk(b'IEND', b''))
+
+def test_broken_pictures_are_listed_skipped_and_counted(colours, tmp_path, capsys):
+    folder = tmp_path/'in'; shutil.copytree(colours, folder)
+    whole = tmp_path/'whole.jpg'; Image.effect_noise((200, 200), 50).save(whole)
+    (folder/'rot'/'cut.jpg').write_bytes(whole.read_bytes()[:900])
+    (folder/'rot'/'empty.jpg').write_bytes(b''); (folder/'blau'/'text.png').write_text('no picture'); bomb(folder/'blau'/'huge.png')
+    assert course_retrain([str(o) for o in args(folder, tmp_path/'out')]) == 0
+    err = capsys.readouterr().err
+    assert all(o in err for o in ('cut.jpg', 'empty.jpg', 'text.png', 'huge.png')) and 'more than 100,000,000' in err
+    assert load_model(tmp_path/'out')[1].record['broken'] == 4
+    assert course_retrain([str(o) for o in args(folder, tmp_path/'none', '--max-broken', 1)]) == 1
+    assert '4 of 124 pictures are broken, more than 1 %' in capsys.readouterr().err and not (tmp_path/'none').exists()
+
+def test_split_is_stable_and_the_same_everywhere():
+    assert round(percent_of('cat/a.jpg'), 4) == round(percent_of('other/a.jpg'), 4) == STABLE
+    parts = split_pictures({k: [f'{k}/{k}{i}.jpg' for i in range(1000)] for k in 'ab'}, 20, 10)
+    assert 340 < len(parts['testing']) < 460 and 150 < len(parts['validation']) < 250
+
+STABLE = round(percent_of('a.jpg'), 4)
+
+def test_a_changed_picture_or_net_gets_a_new_row(colours, tmp_path):
+    from dataclasses import replace
+    folder = tmp_path/'in'; shutil.copytree(colours, folder)
+    net, base = get_base(size=32)
+    calls = []
+    def spy(x): calls.append(len(x)); return net(x)
+    store = Bottlenecks(tmp_path/'rows', base)
+    files = [f'rot/rot {i}.png' for i in range(10)]
+    keys, _ = fill(store, spy, base, folder, files)
+    assert sum(calls) == 10
+    fill(store, spy, base, folder, files)
+    assert sum(calls) == 10
+    shutil.copy(folder/'blau'/'blau 1.png', folder/'rot'/'rot 3.png')
+    new, _ = fill(store, spy, base, folder, files)
+    assert sum(calls) == 11 and new['rot/rot 3.png'] != keys['rot/rot 3.png'] and new['rot/rot 4.png'] == keys['rot/rot 4.png']
+    fill(Bottlenecks(tmp_path/'rows', replace(base, size=40)), spy, replace(base, size=40), folder, files)
+    assert sum(calls) == 21, 'other sizes have other rows'
+
+def test_two_at_once_and_kill_9(colours, tmp_path):
+    first = start('retrain', args(colours, tmp_path/'a'))
+    rows = tmp_path/'rows'
+    end = time.monotonic()+120
+    def count():
+        files = list(rows.glob('*.sqlite'))
+        try: return sqlite3.connect(files[0]).execute('select count(*) from rows').fetchone()[0] if files else 0
+        except sqlite3.Error: return 0
+    while count() == 0: assert first.poll() is None and time.monotonic() < end; time.sleep(.02)
+    first.send_signal(signal.SIGKILL); first.wait()
+    assert not (tmp_path/'a').exists()
+    both = [start('retrain', args(colours, tmp_path/o)) for o in 'bc']
+    for o in both: out, err = o.communicate(timeout=200); assert o.returncode == 0, err
+    assert count() == 120
+    a, b = (load_model(tmp_path/o)[1].record for o in 'bc')
+    assert a['table'] == b['table'] and a['accuracy'] == 1
+
+def test_summaries_open_in_tensorboard_and_intermediate_models_are_kept(colours, tmp_path, capsys):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    more = ['--summaries', tmp_path/'logs', '--steps', 6, '--every', 2, '--keep-every', 3, '--layer', 'farbe']
+    assert course_retrain([str(o) for o in args(colours, tmp_path/'out', *more)]) == 0
+    acc = EventAccumulator(str(tmp_path/'logs')); acc.Reload()
+    assert set(acc.Tags()['scalars']) == {'train_loss', 'valid_loss', 'accuracy'}
+    assert [o.step for o in acc.Scalars('accuracy')] == [2, 4, 6]
+    for step in (3, 6): assert load_model(tmp_path/f'out-step{step}')[1].layer == 'farbe'
+
+def test_distortions_train_without_kept_rows(colours, tmp_path):
+    out = tmp_path/'out'
+    more = ['--flip', '--crop', 20, '--scale', 10, '--brightness', 20, '--steps', 2]
+    assert course_retrain([str(o) for o in args(colours, out, *more)]) == 0
+    assert load_model(out)[1].record['options']['flip']
+
+def test_onnx_gives_the_same_probabilities(colours, model, tmp_path):
+    import onnxruntime
+    from course_helpers.models import run_net, to_batch
+    assert course_retrain([str(o) for o in args(colours, tmp_path/'out', '--onnx')]) == 0
+    net, info = load_model(tmp_path/'out')
+    x = to_batch(np.stack([to_square(read_picture(colours/'rot'/f'rot {i}.png'), info.size) for i in range(5)]), info)
+    got, = onnxruntime.InferenceSession(str(tmp_path/'out'/'model.onnx')).run(None, {'pictures': x.numpy()})
+    assert np.abs(got-run_net(net, info, x).numpy()).max() < 1e-4
+
+def test_net_without_network_says_so(tmp_path, colours):
+    proc = start('retrain', args(colours, tmp_path/'out', '--base', 'resnet18'), HF_ENDPOINT='http://127.0.0.1:9', HF_HOME=str(tmp_path/'hf'))
+    out, err = proc.communicate(timeout=200)
+    assert proc.returncode == 1 and 'did not arrive' in err and 'tf_efficientnet_lite0' in err, err
