@@ -33,11 +33,11 @@ def nearest(
     "For each picture the position of the nearest known one"
     return (F.normalize(feats) @ F.normalize(known).T).argmax(1)
 
-# %% ../nbs/20_transfer.ipynb #eaebbdf2
+# %% ../nbs/20_transfer.ipynb #41880a62
 class FitFeatures(Callback):
     "Before training fit the head by scikit-learn on the features of the training pictures"
     def __init__(self,
-        C:float=.1, # Small values keep the weights small
+        C:float=.01, # Small values keep the weights small
     ): self.C = C
     def before_fit(self):
         from sklearn.linear_model import LogisticRegression

@@ -14,7 +14,7 @@ from pathlib import Path
 from .config import Settings, get_settings
 from .pictures import CLASSES, Pictures, get_pictures, is_unseen, split_files
 
-# %% ../nbs/99_transfers.ipynb #64bb554c
+# %% ../nbs/99_transfers.ipynb #55383644
 LRS = dict(scratch=.003, features=0., frozen=.003, last=.001, all=.001)
 SHOWN = 3_000
 WORDS = 'dense', 'sgd', 'resize', 'bn', 'raw'
@@ -39,7 +39,9 @@ class Transfer:
         words = [self.how, *[o for o in WORDS if getattr(self, o)]]
         return f"transfer/{'+'.join(words)}/{self.per_class or 'all'}"
     @property
-    def lr(self): "Highest learning rate"; return LRS[self.how]*(10 if self.sgd else 1)
+    def lr(self):
+        "Highest learning rate"
+        return (.001 if self.dense else LRS[self.how])*(10 if self.sgd else 1)
     def settings(self, s): "Settings to train with"; return transfer_settings(s, self)
     def stages(self, s):
         "Sizes and epochs"
