@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'DEFAULT_BASE', 'FORMAT', 'SUFFIXES', 'PictureError', 'read_picture', 'to_square', 'Base', 'file_sha256',
-           'packaged_weights', 'net_hash', 'get_base', 'to_batch', 'quicken', 'Model', 'ModelError', 'build', 'run_net',
-           'check_target', 'save_model', 'load_model', 'export_onnx', 'label_pictures', 'find_pictures', 'course_label']
+           'packaged_weights', 'net_hash', 'count_features', 'get_base', 'to_batch', 'quicken', 'Model', 'ModelError',
+           'build', 'run_net', 'check_target', 'save_model', 'load_model', 'export_onnx', 'label_pictures',
+           'find_pictures', 'course_label']
 
 # %% ../nbs/98_models.ipynb #190fa177
 import argparse, difflib, hashlib, importlib.util, json, os, shutil, sys, uuid, warnings
@@ -108,7 +109,7 @@ def net_hash(
         h.update(k.encode()); h.update(v.detach().cpu().contiguous().numpy().tobytes())
     return h.hexdigest()[:16]
 
-# %% ../nbs/98_models.ipynb #cbdcfac4
+# %% ../nbs/98_models.ipynb #51aed29e
 @contextmanager
 def _quick_refusal():
     "Without a network the hub's library tries for most of a minute; look first, and say so at once"
@@ -119,6 +120,7 @@ def _quick_refusal():
     try: yield
     finally: constants.HF_HUB_OFFLINE = was
 
+# %% ../nbs/98_models.ipynb #29da7cd5
 def _check_name(name):
     import timm
     if name in timm.list_models() or '.' in name and name.split('.')[0] in timm.list_models(): return
@@ -126,6 +128,18 @@ def _check_name(name):
     hint = f"Did you mean {' or '.join(near)}?" if near else 'timm.list_models() has all names.'
     raise ValueError(f'timm knows no net {name!r}. {hint}')
 
+def _check_size(cfg, name, size):
+    side = cfg['input_size'][-1]
+    if size and size != side and cfg.get('fixed_input_size'): raise ValueError(
+        f'{name} takes pictures of {side} × {side} points only, not {size} × {size}. Leave the size out.')
+
+def count_features(
+    net, # A net from timm, without classifier
+):
+    "How many numbers it makes of a picture"
+    return getattr(net, 'head_hidden_size', net.num_features)
+
+# %% ../nbs/98_models.ipynb #101fe238
 def get_base(
     name:str=DEFAULT_BASE, # What timm calls it
     size:int|None=None,    # Side of the pictures in pixels; None: as in its training
@@ -135,14 +149,16 @@ def get_base(
     _check_name(name)
     offline = name == DEFAULT_BASE and importlib.util.find_spec(_PACKAGE)
     try:
-        with nullcontext() if offline else _quick_refusal(): net = timm.create_model(name, pretrained=not offline, num_classes=0)
+        with nullcontext() if offline else _quick_refusal():
+            net = timm.create_model(name, pretrained=not offline, num_classes=0)
     except Exception as e: raise ValueError(
         f'The weights of {name} did not arrive ({type(e).__name__}). Without a network only '
         f'{DEFAULT_BASE} works, whose weights come with a package.') from None
     if offline: _fill(net, packaged_weights())
     cfg = net.pretrained_cfg
+    _check_size(cfg, name, size)
     return net.eval(), Base(name, size or cfg['input_size'][-1], tuple(cfg['mean']),
-                            tuple(cfg['std']), net.num_features, net_hash(net))
+                            tuple(cfg['std']), count_features(net), net_hash(net))
 
 # %% ../nbs/98_models.ipynb #7d9c5cf2
 def to_batch(
@@ -232,7 +248,7 @@ def check_target(
         raise ModelError(f'{folder} holds other files, and nothing there is overwritten. '
                          'Name a new folder for the model.')
 
-# %% ../nbs/98_models.ipynb #3ef86da8
+# %% ../nbs/98_models.ipynb #7692bf12
 def save_model(
     net,         # What `build` returned, trained
     model:Model, # What it is
@@ -241,13 +257,13 @@ def save_model(
 ):
     "Write a model folder at once or not at all; returns what its `model.json` says"
     from dataclasses import replace
-    from safetensors.torch import save_file
+    from safetensors.torch import save
     folder = Path(folder)
     check_target(folder)
     tmp = folder.with_name(f'{folder.name}.{uuid.uuid4().hex[:8]}.tmp')
     try:
         tmp.mkdir(parents=True)
-        save_file({k: v.contiguous() for k,v in net.state_dict().items()}, tmp/'model.safetensors')
+        (tmp/'model.safetensors').write_bytes(save({k: v.contiguous() for k,v in net.state_dict().items()}))
         model = replace(model, weights=file_sha256(tmp/'model.safetensors'))
         for name,write in extra.items(): write(tmp/name)
         write_atomic(tmp/'model.json', json.dumps(asdict(model), indent=1, ensure_ascii=False)+'\n')

@@ -340,7 +340,7 @@ class _Best:
         self.layer.load_state_dict(self.weights)
         return self.layer
 
-# %% ../nbs/21_retrain.ipynb #4ba0a6b0
+# %% ../nbs/21_retrain.ipynb #d1a00227
 @dataclass(frozen=True)
 class Report:
     "How a model did on its test pictures"
@@ -350,6 +350,8 @@ class Report:
     def n(self): "Test pictures"; return int(np.sum(self.table))
     @property
     def accuracy(self): "Share that is right"; return float(np.trace(self.table)/self.n)
+    @property
+    def picture(self): "The confusion matrix"; return draw_confusions({'': self.table}, self.classes)
     @property
     def record(self):
         "What a model's folder keeps of it"
@@ -383,7 +385,7 @@ def _without(parts, broken, classes, limit):
     _check_parts(parts, classes, 10)
     return parts
 
-# %% ../nbs/21_retrain.ipynb #7f2cd37c
+# %% ../nbs/21_retrain.ipynb #52ecb249
 def retrain(
     folder:Path,           # Pictures, a sub-folder for each class
     output:Path,           # Where the model folder goes
@@ -404,8 +406,7 @@ def retrain(
         layer, curve = fit(rows, parts, o, look, keep)
         report = _test(layer, rows, parts['testing'], o.eval_bs)
     about |= dict(report.record, curve=curve, seconds=time.perf_counter()-start)
-    picture = draw_confusions({'': report.table}, report.classes)
-    extra = {'confusion.png': lambda path: path.write_bytes(picture.png)}
+    extra = {'confusion.png': lambda path: path.write_bytes(report.picture.png)}
     if onnx: extra['model.onnx'] = lambda path: export_onnx(_whole(net, layer, model), model, path)
     _save(net, layer, replace(model, record=about), output, extra)
     return report

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['SHARES', 'sgd', 'get_features', 'nearest', 'FitFeatures', 'make_head', 'get_groups', 'split_blocks', 'still',
-           'Unfreeze', 'get_unfreeze', 'group_sched', 'confusion', 'LivePlot']
+           'Unfreeze', 'get_unfreeze', 'group_sched', 'confusion', 'LivePlot', 'draw_by_count', 'draw_mistakes']
 
-# %% ../nbs/20_transfer.ipynb #3a4fb9db
-from .results import with_alt
+# %% ../nbs/20_transfer.ipynb #82fe5da1
+from .results import interval, with_alt
 
 from fastai.vision.all import *
 from IPython.display import display
@@ -33,7 +33,7 @@ def nearest(
     "For each picture the position of the nearest known one"
     return (F.normalize(feats) @ F.normalize(known).T).argmax(1)
 
-# %% ../nbs/20_transfer.ipynb #41880a62
+# %% ../nbs/20_transfer.ipynb #c8349196
 class FitFeatures(Callback):
     "Before training fit the head by scikit-learn on the features of the training pictures"
     def __init__(self,
@@ -41,9 +41,10 @@ class FitFeatures(Callback):
     ): self.C = C
     def before_fit(self):
         from sklearn.linear_model import LogisticRegression
+        from threadpoolctl import threadpool_limits
         base_net, head = self.model
         x, y = get_features(base_net, self.dls.test_dl(self.dls.train_ds.items, with_labels=True))
-        found = LogisticRegression(C=self.C, max_iter=1000).fit(x.cpu(), y.cpu())
+        with threadpool_limits(1): found = LogisticRegression(C=self.C, max_iter=1000).fit(x.cpu(), y.cpu())
         weight, bias = found.coef_, found.intercept_[:,None]
         if len(weight) == 1: weight, bias = (np.concatenate([-o/2, o/2]) for o in (weight, bias))  # two classes
         with torch.no_grad():
@@ -150,3 +151,41 @@ class LivePlot(Callback):
         "Put the picture below the cell, in the place of the last one"
         if self.shown: self.shown.update(picture)
         else: self.shown = display(picture, display_id=True)
+
+# %% ../nbs/20_transfer.ipynb #55fa797d
+def draw_by_count(
+    panels:dict, # By title: records of transfers, and which score to draw
+):
+    "Accuracy by pictures of each class: a line for each way, with 95 % intervals"
+    fig, axs = plt.subplots(1, len(panels), figsize=(3.2*len(panels), 3.2), squeeze=False, sharey=True,
+                            layout='constrained')
+    words = ['Chart of accuracy in % by pictures of each class.']
+    for ax,(title,(runs,score)) in zip(axs.flat, panels.items()):
+        arms = {}
+        for o in runs: arms.setdefault(tuple(o.arm.split('/')[1:]), []).append(100*o.scores[score]['accuracy'])
+        counts = sorted({n for _,n in arms}, key=lambda n: float('inf') if n == 'all' else int(n))
+        for how,style in zip(dict.fromkeys(k for k,_ in arms), ('o-', 's--', 'D-.', '^:', 'v-')):
+            there = [n for n in counts if (how, n) in arms]
+            means = [np.mean(arms[how, n]) for n in there]
+            ax.plot(there, means, style, label=how)
+            ax.vlines(there, *np.array([interval(arms[how, n]) for n in there]).T, color='black', lw=1)
+            words.append(f'{title}, {how}: ' + ', '.join(f'{m:.1f} with {n}' for n,m in zip(there, means)) + '.')
+        ax.set(title=title, xlabel='pictures of each class')
+    axs.flat[0].set_ylabel('accuracy in %'); axs.flat[0].legend()
+    return with_alt(fig, ' '.join(words))
+
+# %% ../nbs/20_transfer.ipynb #6a458ea7
+def draw_mistakes(
+    items:list,  # Picture files
+    right:str,   # Their class
+    guess:str,   # What they were taken for
+    k:int=5,     # How many at most
+):
+    "Some pictures of one class that were taken for another, in a row"
+    some = items[:k]
+    fig, axs = plt.subplots(1, max(1, len(some)), figsize=(1.7*max(1, len(some)), 1.9), squeeze=False,
+                            layout='constrained')
+    for ax in axs.flat: ax.axis('off')
+    for ax,o in zip(axs.flat, some): ax.imshow(PILImage.create(o))
+    fig.suptitle(f'{right}, taken for {guess}: {len(some)} of {len(items)}')
+    return with_alt(fig, f'{len(some)} of {len(items)} pictures of {right} that were taken for {guess}')

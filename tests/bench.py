@@ -225,7 +225,85 @@ def techniques(rounds=8, steps=20):
     return [row('CPU time of a training step', k, found['baseline'], found[k], 's', None, [b/a for a,b in zip(found['baseline'], found[k])])
             for k in learners if k != 'baseline']
 
-PARTS = dict(loaders=loaders, throughput=throughput, epoch=epoch, techniques=techniques, first_picture=first_picture, lessons=lessons)
+def command(module, name, args, out=os.devnull):
+    "Seconds of a command in a process of its own, and its memory at its highest in MB"
+    code = f'import sys\nfrom course_helpers.{module} import {name}\nsys.exit({name}({[str(o) for o in args]}))'
+    start = time.perf_counter()
+    with open(out, 'w') as f: p = subprocess.Popen([sys.executable, '-W', 'ignore', '-c', code], cwd=ROOT, stdout=f)
+    _, status, usage = os.wait4(p.pid, 0)
+    if status: sys.exit(f'{name} failed')
+    return time.perf_counter()-start, usage.ru_maxrss/(2**20 if sys.platform == 'darwin' else 2**10)
+
+def by_class(target, files):
+    "A folder with links to `files`, a sub-folder for each class"
+    for o in files:
+        link = target/o.parent.name/o.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(o)
+    return target
+
+def tiny(target, n):
+    "A folder with `n` small pictures that differ, in two classes"
+    import numpy as np
+    from PIL import Image
+    for i in range(n):
+        path = target/'ab'[i % 2]/f'{i}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
+    return target
+
+def kept_rows(tmp, files, rounds):
+    "Rows from the net as `course-retrain` calls it and as timm makes it; an epoch with kept rows and without"
+    from course_helpers.models import get_base, quicken
+    from course_helpers.retrain import Bottlenecks, Options, Rows, fill, fit
+    net, base = get_base(size=160)
+    nets, found = dict(course=quicken(net), timm=net), dict(course=[], timm=[], kept=[], anew=[])
+    folder, names = files[0].parents[2], [o.relative_to(files[0].parents[2]).as_posix() for o in files]
+    place = {o: i for i,o in enumerate(sorted({o.parent.name for o in files}))}
+    pairs = [(o, o.split('/')[-2]) for o in names]
+    def timed(f): start = time.perf_counter(); res = f(); return res, time.perf_counter()-start
+    for i in range(rounds):
+        for who,o in nets.items():
+            store = Bottlenecks(tmp/f'{who}{i}', base)
+            (keys, _), seconds = timed(lambda: fill(store, o, base, folder, names))
+            found[who].append(len(names)/seconds)
+        for what,flip in ('kept', False), ('anew', True):
+            rows = Rows(store, keys, place, folder, nets['course'], base)
+            parts = dict(training=pairs, validation=pairs[:64])
+            found[what].append(timed(lambda: fit(rows, parts, Options(epochs=1, flip=flip)))[1])
+        store.close()
+    return found
+
+def retraining(rounds=3):
+    "course-retrain and course-label on the photographs; their memory with few pictures and with many"
+    import tempfile
+    from scipy.stats import binomtest
+    from course_helpers.pictures import get_pictures, is_unseen
+    pics = get_pictures(settings())
+    known, unseen = ([pics.folder/o for o in pics.files if is_unseen(o) == k] for k in (False, True))
+    with tempfile.TemporaryDirectory() as tmp:
+        tmp = Path(tmp)
+        args = lambda folder, size: [folder, '--output', tmp/'model', '--size', size, '--bottlenecks', tmp/folder.name/'rows']
+        train = lambda folder, size=160: command('retrain', 'course_retrain', args(folder, size))
+        seconds, most = train(by_class(tmp/'known', known))
+        more, _ = command('models', 'course_label', [tmp/'model', by_class(tmp/'unseen', unseen), '--json'], tmp/'found')
+        labels = [json.loads(o) for o in (tmp/'found').read_text().splitlines()]
+        right = sum(max(o['classes'], key=o['classes'].get) == Path(o['path']).parent.name for o in labels)
+        ci = binomtest(right, len(labels)).proportion_ci(.95, 'wilson')
+        _, least = train(by_class(tmp/'tenth', known[::10]))
+        small, large = (train(tiny(tmp/f'tiny{n}', n), 32)[1] for n in (1_000, 100_000))
+        found = kept_rows(tmp, known[::8], rounds)
+    share = 100*right/len(labels)
+    return [row('Pictures a second into rows', "timm's net", found['course'], found['timm'], '/s', 1, [a/b for a,b in zip(found['course'], found['timm'])]),
+            row('The same', '60 a second', found['course'], [60], '/s', 1, [o/60 for o in found['course']]),
+            row('Epoch with kept rows', 'without', found['kept'], found['anew'], 's', 30, [b/a for a,b in zip(found['kept'], found['anew'])]),
+            row(f'{len(known):,} learned, {len(unseen)} named', '5 minutes', [seconds+more], [300], 's', 1, [300/(seconds+more)]),
+            row('Right of those unseen', '96 %', [share], [96], '%', 1, [share/96], interval=[100*ci.low, 100*ci.high]),
+            row('Memory, all photographs', 'a tenth', [most], [least], 'MB', .9, [least/most]),
+            row('Memory, 100,000 small ones', '1,000', [large], [small], 'MB', .9, [small/large])]
+
+PARTS = dict(loaders=loaders, throughput=throughput, epoch=epoch, techniques=techniques, first_picture=first_picture, lessons=lessons,
+             retraining=retraining)
 
 def show(rows):
     "The table"
@@ -233,7 +311,8 @@ def show(rows):
     for o in rows:
         ratio = f"{o['ratio']:.2f}" + (f" ± {o['sd']:.2f}" if o['sd'] is not None else '')
         print(f"{o['what']:34} {o['against']:18} {o['course']:9.2f} {o['other']:9.2f} {o['unit']:3} {ratio:>14}  {o['n']}  "
-              + ('' if o['goal'] is None else f"{o['goal']:g} {'met' if o['met'] else 'NOT met'}") + (' (95 %: {:+.1f} to {:+.1f} points)'.format(*o['points']) if 'points' in o else ''))
+              + ('' if o['goal'] is None else f"{o['goal']:g} {'met' if o['met'] else 'NOT met'}") + (' (95 %: {:+.1f} to {:+.1f} points)'.format(*o['points']) if 'points' in o else '')
+              + (' (95 %: {:.1f} to {:.1f} %)'.format(*o['interval']) if 'interval' in o else ''))
 
 def main():
     p = argparse.ArgumentParser(description=__doc__)

@@ -143,6 +143,16 @@ def test_dark_theme(lab, page):
     assert min(map(int, re.findall(r'\d+', color)[:3])) > 150, f'text of a result is {color} on a dark page'
     shot(page, 'dark')
 
+ANSWERS = {  # cell, a wrong answer, what is said to it, a right one
+    '20_transfer.ipynb': [
+        ('ex_rates.check(rates)', 'def rates(lr, n, factor): return [lr/factor**i for i in range(n)]', 'the head comes last',
+         'def rates(lr, n, factor): return [lr/factor**(n-1-i) for i in range(n)]'),
+        ('q_seen.check(', "q_seen.check('a')", 'Its base has seen', "q_seen.check('b')")],
+    '21_retrain.ipynb': [
+        ('ex_part.check(part)', "def part(name, p): return 'testing' if percent_of(name) > p else 'training'", 'wrong way round',
+         "def part(name, p): return 'testing' if percent_of(name) < p else 'training'"),
+        ('q_twenty.check(', "q_twenty.check('a')", 'Two pictures', "q_twenty.check('b')")]}
+
 @pytest.mark.parametrize('name', sorted(o.name for o in (ROOT/'nbs').glob('0[2-9]_*.ipynb')) + sorted(o.name for o in (ROOT/'nbs').glob('[12]*_*.ipynb')))
 def test_lesson_and_its_widget(lab, page, name):
     open_lesson(page, lab, name)
@@ -150,4 +160,8 @@ def test_lesson_and_its_widget(lab, page, name):
     outs = [o for c in code for o in c['outputs']]
     assert not [o for o in outs if o['output_type'] == 'error' or o.get('name') == 'stderr']
     assert move_all(page, name[:2]) >= 1
+    for old, wrong, why, right in ANSWERS.get(name, []):
+        call = '' if old.endswith('(') else f'\n{old}'
+        assert why in answer(page, old, f'{wrong}{call} # Incorrect')
+        assert answer(page, old, f'{right}{call} # Correct').startswith('✓')
     command(page, 'kernelmenu:shutdown')
