@@ -423,15 +423,16 @@ def most_confused(
     pairs = [(n, names[i], names[j]) for i,row in enumerate(table) for j,n in enumerate(row) if i != j and n]
     return sorted(pairs, key=lambda o: -o[0])[:k]
 
-# %% ../nbs/95_results.ipynb #6c4a5187
+# %% ../nbs/95_results.ipynb #2a5e47a2
 def draw_confusions(
     tables:dict, # Confusion matrices by title
     names:list,  # Names of the classes
 ):
     "Confusion matrices with counts, side by side; darker cells hold more of their row"
     import matplotlib.pyplot as plt
-    n, words = len(names), []
-    fig, axs = plt.subplots(1, len(tables), figsize=(1.6+(.5+.34*n)*len(tables), 1.6+.34*n),
+    n, words, shown = len(names), [], [o.replace('$', r'\$') for o in names]
+    side = .34*min(n, 40)
+    fig, axs = plt.subplots(1, len(tables), figsize=(1.6+(.5+side)*len(tables), 1.6+side),
                             squeeze=False, sharey=True, layout='constrained')
     for ax,(title,table) in zip(axs.flat, tables.items()):
         t = np.array(table)
@@ -439,11 +440,11 @@ def draw_confusions(
         ax.imshow(share, cmap='Blues', vmin=0, vmax=1)
         for (i,j),v in np.ndenumerate(t if n <= 40 else []):
             if v: ax.text(j, i, v, ha='center', va='center', fontsize=8, color='white' if share[i,j] > .5 else 'black')
-        ax.set_xticks(range(n), names, rotation=90)
+        ax.set_xticks(range(n), shown, rotation=90, fontsize=min(10, 400/n))
         ax.set(title=title, xlabel='guess')
         pairs = ', '.join(f'{a} for {b} {v} times' for v,a,b in most_confused(table, names))
         words.append(f"{title or 'All'}: {np.trace(t)} of {t.sum()} right; most often mistaken: {pairs or 'none'}.")
-    axs.flat[0].set_yticks(range(n), names); axs.flat[0].set_ylabel('right class')
+    axs.flat[0].set_yticks(range(n), shown, fontsize=min(10, 400/n)); axs.flat[0].set_ylabel('right class')
     return with_alt(fig, ' '.join(['Confusion matrices.', *words]))
 
 # %% ../nbs/95_results.ipynb #f775db50

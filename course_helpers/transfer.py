@@ -152,27 +152,27 @@ class LivePlot(Callback):
         if self.shown: self.shown.update(picture)
         else: self.shown = display(picture, display_id=True)
 
-# %% ../nbs/20_transfer.ipynb #55fa797d
+# %% ../nbs/20_transfer.ipynb #9db0c3d4
 def draw_by_count(
     panels:dict, # By title: records of transfers, and which score to draw
 ):
     "Accuracy by pictures of each class: a line for each way, with 95 % intervals"
     fig, axs = plt.subplots(1, len(panels), figsize=(3.2*len(panels), 3.2), squeeze=False, sharey=True,
                             layout='constrained')
-    words = ['Chart of accuracy in % by pictures of each class.']
-    for ax,(title,(runs,score)) in zip(axs.flat, panels.items()):
-        arms = {}
-        for o in runs: arms.setdefault(tuple(o.arm.split('/')[1:]), []).append(100*o.scores[score]['accuracy'])
-        counts = sorted({n for _,n in arms}, key=lambda n: float('inf') if n == 'all' else int(n))
-        for how,style in zip(dict.fromkeys(k for k,_ in arms), ('o-', 's--', 'D-.', '^:', 'v-')):
-            there = [n for n in counts if (how, n) in arms]
-            means = [np.mean(arms[how, n]) for n in there]
-            ax.plot(there, means, style, label=how)
-            ax.vlines(there, *np.array([interval(arms[how, n]) for n in there]).T, color='black', lw=1)
-            words.append(f'{title}, {how}: ' + ', '.join(f'{m:.1f} with {n}' for n,m in zip(there, means)) + '.')
-        ax.set(title=title, xlabel='pictures of each class')
+    arms, words = {}, ['Chart of accuracy in % by pictures of each class.']
+    for title,(runs,score) in panels.items():
+        for o in runs: arms.setdefault((title, *o.arm.split('/')[1:]), []).append(100*o.scores[score]['accuracy'])
+    hows = list(dict.fromkeys(how for _,how,_ in arms))
+    counts = sorted({n for *_,n in arms}, key=lambda n: float('inf') if n == 'all' else int(n))
+    for ax,title in zip(axs.flat, panels):
+        for i,how in enumerate(hows):
+            found = {x: arms[title, how, n] for x,n in enumerate(counts) if (title, how, n) in arms}
+            ax.plot(found.keys(), [np.mean(o) for o in found.values()], 'os^Dv'[i % 5] + '-', color=f'C{i}', label=how)
+            for x,o in found.items(): ax.vlines(x, *interval(o), color='black', lw=1)
+            words.append(f'{title}, {how}: ' + ', '.join(f'{np.mean(o):.1f} with {counts[x]}' for x,o in found.items()))
+        ax.set(title=title, xlabel='pictures of each class', xticks=range(len(counts)), xticklabels=counts)
     axs.flat[0].set_ylabel('accuracy in %'); axs.flat[0].legend()
-    return with_alt(fig, ' '.join(words))
+    return with_alt(fig, '. '.join(words))
 
 # %% ../nbs/20_transfer.ipynb #6a458ea7
 def draw_mistakes(

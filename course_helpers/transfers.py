@@ -16,7 +16,7 @@ from .pictures import CLASSES, Pictures, get_pictures, is_unseen, split_files
 
 from fastcore.basics import patch
 
-# %% ../nbs/99_transfers.ipynb #c02dd485
+# %% ../nbs/99_transfers.ipynb #240ec51c
 LRS = dict(scratch=.003, features=0., frozen=.003, last=.001, all=.001)
 SHOWN = 3_000
 WORDS = 'dense', 'sgd', 'resize', 'bn', 'raw'
@@ -26,7 +26,7 @@ class Transfer:
     how:str             # `scratch`, `features` (scikit-learn's classifier), `frozen`, `last` or `all`
     per_class:int=0     # Pictures of each class to train on; 0: all
     dense:bool=False    # A head with a hidden layer
-    sgd:bool=False      # Stochastic gradient descent with momentum, at ten times the rate, not AdamW
+    sgd:bool=False      # Momentum in place of AdamW, ten times the rate, a hundredth of the weight decay
     resize:bool=False   # Half of the training on smaller pictures
     bn:bool=False       # Batch norm of what trains gathers new statistics
     raw:bool=False      # Pictures go in as numbers from 0 to 1, not normalized as the net was trained
@@ -81,7 +81,7 @@ def sample_pictures(
         mine += rng.sample(there, per_class)
     return (mine * -(-shown//len(mine)))[:shown] if shown else mine
 
-# %% ../nbs/99_transfers.ipynb #caf24068
+# %% ../nbs/99_transfers.ipynb #46184634
 def transfer_settings(
     s:Settings,           # The settings in force
     t:Transfer|None=None, # What is trained
@@ -89,7 +89,8 @@ def transfer_settings(
     "The same with sizes, batches and rate for a trained net"
     size, side = dict(quick=(64, 72), cpu=(96, 112)).get(s.profile, (160, 160))
     mine = dict(lr=t.lr, per_class=t.per_class) if t else dict(per_class=30) if s.profile == 'quick' else {}
-    return replace(s, size=size, side=side, small=size*2//3, bs=32, **mine)
+    wd = s.wd/100 if t and t.sgd else s.wd
+    return replace(s, size=size, side=side, small=size*2//3, bs=32, wd=wd, **mine)
 
 # %% ../nbs/99_transfers.ipynb #cd203013
 class Body:
@@ -117,7 +118,7 @@ def fresh(
         if isinstance(m, torch.nn.BatchNorm2d): m.momentum = .1
     return net
 
-# %% ../nbs/99_transfers.ipynb #7cb63a3e
+# %% ../nbs/99_transfers.ipynb #8e5fc9d4
 def make_transfer(
     t:Transfer,              # What to train
     s:Settings|None=None,    # The settings in force; None: read them
@@ -129,7 +130,8 @@ def make_transfer(
     from course_helpers.baseline import get_learner
     from course_helpers.models import get_base
     from course_helpers.transfer import FitFeatures, get_unfreeze, group_sched, sgd, split_blocks
-    s = transfer_settings(s or get_settings())
+    s = s or get_settings()
+    s = replace(transfer_settings(s), wd=t.settings(s).wd)
     pics = pics or get_pictures(s)
     net, base = get_base(size=s.size)
     stats = None if t.raw else (base.mean, base.std)

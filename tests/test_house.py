@@ -92,13 +92,14 @@ def test_lessons_have_run_and_end_well(path):
 
 def test_strip_removes_what_changes(tmp_path):
     nb = dict(cells=[dict(cell_type='code', metadata=dict(execution={}, jupyter=dict(source_hidden=True)), source=[],
-              outputs=[dict(output_type='stream', name='stderr', text=['x']), dict(output_type='stream', name='stdout', text=['y'])])],
+              outputs=[dict(output_type='stream', name='stderr', text=['x']), dict(output_type='stream', name='stdout', text=['y']),
+                       *[dict(output_type='display_data', data={'text/html': ['<img>'], 'text/plain': [o]}) for o in ('loss 3', 'loss 3, 2', 'other')]])],
               metadata={})
     path = tmp_path/'a.ipynb'
     path.write_text(json.dumps(nb))
     strip(path)
     cell = cells(path)[0]
-    assert [o['name'] for o in cell['outputs']] == ['stdout'] and cell['metadata'] == {'jupyter': {'source_hidden': True}}
+    assert [o.get('name') or o['data']['text/plain'] for o in cell['outputs']] == ['stdout', ['loss 3, 2'], ['other']] and cell['metadata'] == {'jupyter': {'source_hidden': True}}
 
 def test_no_index_address_and_no_photograph_is_committed():
     for o in tracked():

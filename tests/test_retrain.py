@@ -1,11 +1,12 @@
 """The commands course-retrain and course-label, on folders that a careless person might give them."""
-import json, os, shutil, signal, sqlite3, subprocess, sys, tempfile, time
+import json, os, shutil, signal, socket, sqlite3, subprocess, sys, tempfile, time, urllib.request
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import ROOT
-from course_helpers.models import course_label, get_base, load_model, read_picture, to_square
+from course_helpers.models import course_label, get_base, read_model, read_picture, to_square
 from course_helpers.retrain import Bottlenecks, FolderError, course_retrain, fill, percent_of, split_pictures
 from PIL import Image
 
@@ -42,7 +43,7 @@ def args(folder, out, *more):
     return [folder, '--output', out, '--size', 32, '--epochs', 10, '--lr', .03, '--bottlenecks', out.parent/'rows', *more]
 
 def test_folder_to_model_to_labels(colours, model, capsys):
-    net, info = load_model(model)
+    net, info = read_model(model)
     assert info.classes == ('blau', 'rot') and info.record['accuracy'] == 1 and info.record['n'] >= 5
     low, high = info.record['interval']
     assert low < 1 <= high+1e-9 and (model/'confusion.png').exists() and not list(model.parent.glob('*.tmp'))
@@ -54,7 +55,7 @@ def test_labels_from_standard_input_without_fastai(colours, model):
     names = f"{colours/'rot'/'rot 1.png'}\n{colours/'blau'/'blau 2.png'}\n"
     out, err = start('models', [model, '-', '--top', 1]).communicate(names)
     assert [o.split(': ')[1].split()[0] for o in out.splitlines()] == ['rot', 'blau'], err
-    code = 'import sys, course_helpers.models as m\nm.load_model(sys.argv[1])\nsys.exit("fastai" in sys.modules)'
+    code = 'import sys, course_helpers.models as m\nm.read_model(sys.argv[1])\nsys.exit("fastai" in sys.modules)'
     assert subprocess.run([sys.executable, '-c', code, str(model)], cwd=ROOT).returncode == 0
 
 @pytest.mark.parametrize('what, says', [
@@ -148,7 +149,7 @@ def test_broken_pictures_are_listed_skipped_and_counted(colours, tmp_path, capsy
     assert course_retrain([str(o) for o in args(folder, tmp_path/'out')]) == 0
     err = capsys.readouterr().err
     assert all(o in err for o in ('cut.jpg', 'empty.jpg', 'text.png', 'huge.png')) and 'more than 100,000,000' in err
-    assert load_model(tmp_path/'out')[1].record['broken'] == 4
+    assert read_model(tmp_path/'out')[1].record['broken'] == 4
     assert course_retrain([str(o) for o in args(folder, tmp_path/'none', '--max-broken', 1)]) == 1
     assert '4 of 124 pictures are broken, more than 1 %' in capsys.readouterr().err and not (tmp_path/'none').exists()
 
@@ -189,32 +190,132 @@ def test_two_at_once_and_kill_9(colours, tmp_path):
     both = [start('retrain', args(colours, tmp_path/o)) for o in 'bc']
     for o in both: out, err = o.communicate(timeout=200); assert o.returncode == 0, err
     assert count() == 120
-    a, b = (load_model(tmp_path/o)[1].record for o in 'bc')
+    a, b = (read_model(tmp_path/o)[1].record for o in 'bc')
     assert a['table'] == b['table'] and a['accuracy'] == 1
 
+def ask_tensorboard(logs, what):
+    "What a running TensorBoard says"
+    with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
+    args = [sys.executable, '-m', 'tensorboard.main', '--logdir', str(logs), '--host', '127.0.0.1', '--port', str(port), '--load_fast', 'false']
+    proc, end = subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL), time.monotonic()+120
+    try:
+        while time.monotonic() < end:
+            try: found = json.load(urllib.request.urlopen(f'http://127.0.0.1:{port}/data/plugin/scalars/{what}', timeout=20))
+            except OSError: found = None
+            if found: return found
+            time.sleep(.2)
+    finally: proc.kill(); proc.wait()
+
 def test_summaries_open_in_tensorboard_and_intermediate_models_are_kept(colours, tmp_path, capsys):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     more = ['--summaries', tmp_path/'logs', '--steps', 6, '--every', 2, '--keep-every', 3, '--layer', 'farbe']
     assert course_retrain([str(o) for o in args(colours, tmp_path/'out', *more)]) == 0
-    acc = EventAccumulator(str(tmp_path/'logs')); acc.Reload()
-    assert set(acc.Tags()['scalars']) == {'train_loss', 'valid_loss', 'accuracy'}
-    assert [o.step for o in acc.Scalars('accuracy')] == [2, 4, 6]
-    for step in (3, 6): assert load_model(tmp_path/f'out-step{step}')[1].layer == 'farbe'
+    (run, tags), = ask_tensorboard(tmp_path/'logs', 'tags').items()
+    assert set(tags) == {'train_loss', 'valid_loss', 'accuracy'}
+    assert [step for _,step,_ in ask_tensorboard(tmp_path/'logs', f'scalars?run={run}&tag=accuracy')] == [2, 4, 6]
+    for step in (3, 6): assert read_model(tmp_path/f'out-step{step}')[1].layer == 'farbe'
 
 def test_distortions_train_without_kept_rows(colours, tmp_path):
     out = tmp_path/'out'
     more = ['--flip', '--crop', 20, '--scale', 10, '--brightness', 20, '--steps', 2]
     assert course_retrain([str(o) for o in args(colours, out, *more)]) == 0
-    assert load_model(out)[1].record['options']['flip']
+    assert read_model(out)[1].record['options']['flip']
 
 def test_onnx_gives_the_same_probabilities(colours, model, tmp_path):
     import onnxruntime
     from course_helpers.models import run_net, to_batch
     assert course_retrain([str(o) for o in args(colours, tmp_path/'out', '--onnx')]) == 0
-    net, info = load_model(tmp_path/'out')
+    net, info = read_model(tmp_path/'out')
     x = to_batch(np.stack([to_square(read_picture(colours/'rot'/f'rot {i}.png'), info.size) for i in range(5)]), info)
     got, = onnxruntime.InferenceSession(str(tmp_path/'out'/'model.onnx')).run(None, {'pictures': x.numpy()})
     assert np.abs(got-run_net(net, info, x).numpy()).max() < 1e-4
+
+def tree(folder): return sorted(str(o.relative_to(folder)) for o in folder.rglob('*'))
+
+def test_nothing_of_the_users_is_overwritten(colours, model, tmp_path, capsys):
+    from course_helpers.models import write_model
+    pics = tmp_path/'pics'; shutil.copytree(colours, pics); shutil.copy(model/'model.json', pics)
+    mine = tmp_path/'mine'; shutil.copytree(model, mine); (mine/'notes.txt').write_text('mine')
+    foreign = tmp_path/'foreign'; foreign.mkdir(); (foreign/'model.json').write_text('{"format": "layers-model"}')
+    (tmp_path/'file').write_text('mine')
+    before = tree(tmp_path)
+    for folder, out, says in [(pics, pics, 'lies in the other'), (pics, pics/'out', 'lies in the other'), (pics/'rot', pics, 'sub-folders'),
+                              (colours, mine, 'nothing there is overwritten'), (colours, foreign, 'nothing there is overwritten'),
+                              (colours, tmp_path/'file', 'is a file'), (colours, tmp_path/'file'/'out', 'No model can be written'),
+                              (colours, tmp_path/('x'*256), 'No model can be written')]:
+        assert course_retrain([str(o) for o in [folder, '--output', out, '--bottlenecks', colours.parent/'rows']]) == 1
+        assert says in capsys.readouterr().err and tree(tmp_path) == before, out
+    step = tmp_path/'out-step3'; step.mkdir(); (step/'thesis.txt').write_text('mine')
+    assert course_retrain([str(o) for o in args(colours, tmp_path/'out', '--keep-every', 3)]) == 1
+    assert 'out-step3/thesis.txt' in tree(tmp_path) and 'out' not in tree(tmp_path)
+    link = tmp_path/'link'; link.symlink_to(model)
+    write_model(*read_model(link), link)
+    assert link.is_symlink() and read_model(model)[1].classes == ('blau', 'rot') and not list(tmp_path.glob('*.old'))
+
+def test_copies_do_not_test_and_one_picture_has_one_class(tmp_path, capsys):
+    rng, folder = np.random.default_rng(0), tmp_path/'in'
+    for i in range(90):
+        paint(folder/'ab'[i % 2]/f'{i}.png', (9, 9, 9), rng, side=8)
+        for k in range(3): shutil.copy(folder/'ab'[i % 2]/f'{i}.png', folder/'ab'[i % 2]/f'{i} ({k}).png')
+    assert course_retrain([str(o) for o in args(folder, tmp_path/'out', '--testing', 20, '--validation', 20)]) == 0
+    assert '270 copies' in capsys.readouterr().err
+    record = read_model(tmp_path/'out')[1].record
+    assert sum(record['pictures'].values()) == 90 and record['copies'] == 270
+    shutil.copy(folder/'a'/'0.png', folder/'b'/'zero.png')
+    assert course_retrain([str(o) for o in args(folder, tmp_path/'other')]) == 1
+    assert 'the same picture in two classes' in capsys.readouterr().err
+
+def test_odd_folders(colours, tmp_path, capsys):
+    folder = tmp_path/'in'; shutil.copytree(colours, folder)
+    (folder/'rot'/'._rot 1.png').write_bytes(b'what macOS leaves'); (folder/'rot'/'.hidden').mkdir()
+    shutil.copy(folder/'blau'/'blau 1.png', folder/'rot'/'.hidden')
+    if hasattr(os, 'mkfifo'): os.mkfifo(folder/'rot'/'pipe.jpg')
+    assert course_retrain([str(o) for o in args(folder, tmp_path/'out')]) == 0
+    assert ('pipe.jpg is no file' in capsys.readouterr().err) == hasattr(os, 'mkfifo')
+    assert course_label([str(tmp_path/'out'), str(folder/'rot')]) == 1
+    assert capsys.readouterr().out.count('\n') == 60
+    (tmp_path/'none').mkdir()
+    assert course_label([str(tmp_path/'out'), str(tmp_path/'none')]) == 1 and 'No pictures' in capsys.readouterr().err
+    (folder/'loop').symlink_to('.')
+    assert course_retrain([str(o) for o in args(folder, tmp_path/'other')]) == 1 and 'leads back' in capsys.readouterr().err
+
+def test_a_broken_store_is_named(colours, tmp_path, capsys):
+    assert course_retrain([str(o) for o in args(colours, tmp_path/'out')]) == 0
+    store, = (tmp_path/'rows').glob('*.sqlite')
+    with closing(sqlite3.connect(store)) as db: db.execute("update rows set row = x'00'"); db.commit()
+    assert course_retrain([str(o) for o in args(colours, tmp_path/'out')]) == 0, 'rows of a wrong length are made again'
+    x = bytearray(store.read_bytes()); x[4096:] = os.urandom(len(x)-4096); store.write_bytes(x)
+    capsys.readouterr()
+    assert course_retrain([str(o) for o in args(colours, tmp_path/'out')]) == 1
+    assert store.name in capsys.readouterr().err
+
+@pytest.mark.parametrize('words, says', [('--lr nan', 'must be a number'), ('--lr 1e300', '10 at most'), ('--size 0', 'between 1 and 4096'), ('--size -5', 'between'),
+    ('--crop nan', 'must be a number'), ('--scale inf', 'must be a number'), ('--brightness 100', '99 at most'), ('--testing nan', 'must be a number'),
+    ('--testing 1e-15', '.01 or more'), ('--epochs 0', '1 or more'), ('--steps -1', 'not below 0'), ('--layer forward', 'no name for a layer'),
+    ('--layer 2nd', 'no name for a layer'), (f'--seed {2**70}', 'fewer digits')])
+def test_odd_options(colours, tmp_path, capsys, words, says):
+    assert course_retrain([str(o) for o in args(colours, tmp_path/'out', *words.split())]) == 1
+    assert says in capsys.readouterr().err and not (tmp_path/'out').exists()
+
+def test_a_reader_that_goes_away_and_names_that_are_no_text(colours, model, tmp_path):
+    proc = start('retrain', args(colours, tmp_path/'out'), PYTHONIOENCODING='ascii')
+    proc.stdout.readline(); proc.stdout.close()
+    assert proc.wait(200) == 0 and (tmp_path/'out'/'model.json').exists(), proc.stderr.read()
+    proc = start('models', [model, colours])
+    proc.stdout.readline(); proc.stdout.close()
+    proc.wait(200)
+    assert proc.stderr.read() == ''
+    if sys.platform == 'linux':
+        odd = os.fsencode(tmp_path/'odd')+b'\xff.png'
+        shutil.copy(colours/'rot'/'rot 1.png', odd)
+        done = subprocess.run([sys.executable, '-W', 'ignore', '-c', CODE.format('models', *['course_label']*2, [str(model), '-'])], cwd=ROOT,
+                              input=odd+b'\n', capture_output=True)
+        assert done.returncode == 0 and b'rot' in done.stdout, done.stderr
+
+def test_stopped_by_the_user(colours, tmp_path):
+    proc = start('retrain', args(colours, tmp_path/'out', '--epochs', 100_000))
+    proc.stdout.readline(); proc.send_signal(signal.SIGINT)
+    out, err = proc.communicate(timeout=200)
+    assert proc.returncode == 1 and 'Stopped' in err and 'Traceback' not in err and not (tmp_path/'out').exists()
 
 def test_net_without_network_says_so(tmp_path, colours):
     proc = start('retrain', args(colours, tmp_path/'out', '--base', 'resnet18'), HF_ENDPOINT='http://127.0.0.1:9', HF_HOME=str(tmp_path/'hf'))
