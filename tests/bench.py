@@ -225,14 +225,17 @@ def techniques(rounds=8, steps=20):
     return [row('CPU time of a training step', k, found['baseline'], found[k], 's', None, [b/a for a,b in zip(found['baseline'], found[k])])
             for k in learners if k != 'baseline']
 
+# Memory of a process at its highest, in KB, as its last word on stderr; getrusage would count that of its parent too
+PEAK = '''import sys
+print(next(o for o in open('/proc/self/status') if o.startswith('VmHWM')).split()[1], file=sys.stderr)'''
+
 def command(module, name, args, out=os.devnull):
     "Seconds of a command in a process of its own, and its memory at its highest in MB"
-    code = f'import sys\nfrom course_helpers.{module} import {name}\nsys.exit({name}({[str(o) for o in args]}))'
+    code = f'from course_helpers.{module} import {name}\ncode = {name}({[str(o) for o in args]})\n{PEAK}\nraise SystemExit(code)'
     start = time.perf_counter()
-    with open(out, 'w') as f: p = subprocess.Popen([sys.executable, '-W', 'ignore', '-c', code], cwd=ROOT, stdout=f)
-    _, status, usage = os.wait4(p.pid, 0)
-    if status: sys.exit(f'{name} failed')
-    return time.perf_counter()-start, usage.ru_maxrss/(2**20 if sys.platform == 'darwin' else 2**10)
+    with open(out, 'w') as f: res = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], cwd=ROOT, stdout=f, stderr=subprocess.PIPE, text=True)
+    if res.returncode: sys.exit(f'{name} failed: {res.stderr}')
+    return time.perf_counter()-start, int(res.stderr.split()[-1])/2**10
 
 def by_class(target, files):
     "A folder with links to `files`, a sub-folder for each class"
