@@ -637,6 +637,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'course_helpers/transfer.py'),
                                          'course_helpers.transfer.Unfreeze.before_batch': ( 'transfer.html#unfreeze.before_batch',
                                                                                             'course_helpers/transfer.py'),
+                                         'course_helpers.transfer._draw_ways': ('transfer.html#_draw_ways', 'course_helpers/transfer.py'),
                                          'course_helpers.transfer.confusion': ('transfer.html#confusion', 'course_helpers/transfer.py'),
                                          'course_helpers.transfer.draw_by_count': ( 'transfer.html#draw_by_count',
                                                                                     'course_helpers/transfer.py'),

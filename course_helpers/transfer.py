@@ -152,26 +152,38 @@ class LivePlot(Callback):
         if self.shown: self.shown.update(picture)
         else: self.shown = display(picture, display_id=True)
 
-# %% ../nbs/20_transfer.ipynb #9db0c3d4
+# %% ../nbs/20_transfer.ipynb #f8c2ed81
+def _draw_ways(ax, found, counts):
+    "A line of mistakes with intervals for each way; returns the means in words"
+    words = []
+    for i,how in enumerate(dict.fromkeys(k for k,_ in found)):
+        arms = {x: 100 - 100*np.array(found[how, n]) for x,n in enumerate(counts) if found[how, n]}
+        xs = [x + (i-2)*.07 for x in arms]  # side by side, so that intervals can be told apart
+        ax.plot(xs, [o.mean() for o in arms.values()], 'os^DvP'[i % 6] + '-', color=f'C{i}', label=how, ms=5)
+        for x,o in zip(xs, arms.values()): ax.vlines(x, *np.clip(interval(o), .5, 100), color=f'C{i}', lw=2)
+        said = ', '.join(f'{o.mean():.1f} with {counts[x]}' for x,o in arms.items())
+        if said: words.append(f'{how}: {said}')
+    return '; '.join(words)
+
+# %% ../nbs/20_transfer.ipynb #8658682a
 def draw_by_count(
     panels:dict, # By title: records of transfers, and which score to draw
 ):
-    "Accuracy by pictures of each class: a line for each way, with 95 % intervals"
-    fig, axs = plt.subplots(1, len(panels), figsize=(3.2*len(panels), 3.2), squeeze=False, sharey=True,
+    "Share of mistakes by pictures of each class: a line for each way, with 95 % intervals"
+    fig, axs = plt.subplots(1, len(panels), figsize=(3.2*len(panels), 3.6), squeeze=False, sharey=True,
                             layout='constrained')
-    arms, words = {}, ['Chart of accuracy in % by pictures of each class.']
-    for title,(runs,score) in panels.items():
-        for o in runs: arms.setdefault((title, *o.arm.split('/')[1:]), []).append(100*o.scores[score]['accuracy'])
-    hows = list(dict.fromkeys(how for _,how,_ in arms))
-    counts = sorted({n for *_,n in arms}, key=lambda n: float('inf') if n == 'all' else int(n))
-    for ax,title in zip(axs.flat, panels):
-        for i,how in enumerate(hows):
-            found = {x: arms[title, how, n] for x,n in enumerate(counts) if (title, how, n) in arms}
-            ax.plot(found.keys(), [np.mean(o) for o in found.values()], 'os^Dv'[i % 5] + '-', color=f'C{i}', label=how)
-            for x,o in found.items(): ax.vlines(x, *interval(o), color='black', lw=1)
-            words.append(f'{title}, {how}: ' + ', '.join(f'{np.mean(o):.1f} with {counts[x]}' for x,o in found.items()))
+    arms = [o.arm.split('/')[1:] for runs,_ in panels.values() for o in runs]
+    counts = sorted({n for _,n in arms}, key=lambda n: float('inf') if n == 'all' else int(n))
+    words = ['Chart of mistakes in % by pictures of each class']
+    for ax,(title,(runs,score)) in zip(axs.flat, panels.items()):
+        found = {(how, n): [] for how,_ in arms for n in counts}  # the same ways, and colours, in each panel
+        for o in runs: found[tuple(o.arm.split('/')[1:])].append(o.scores[score]['accuracy'])
+        words.append(f'{title}: ' + _draw_ways(ax, found, counts))
         ax.set(title=title, xlabel='pictures of each class', xticks=range(len(counts)), xticklabels=counts)
-    axs.flat[0].set_ylabel('accuracy in %'); axs.flat[0].legend()
+    ticks = 5, 10, 20, 50, 100
+    axs.flat[0].set(ylabel='mistakes in %', yscale='log', yticks=ticks, yticklabels=ticks)
+    axs.flat[0].minorticks_off()
+    fig.legend(*axs.flat[0].get_legend_handles_labels(), loc='outside lower center', ncols=6)
     return with_alt(fig, '. '.join(words))
 
 # %% ../nbs/20_transfer.ipynb #6a458ea7
