@@ -50,7 +50,8 @@ LADDER := $(SINGLE) normalize+resize normalize+resize+mixup normalize+resize+mix
 NOISY := $(foreach n,5 50,noise$(n) mixup+noise$(n) cutmix+noise$(n) smooth+noise$(n))
 LEAKS := leak/redrawn/4 leak/fixed/4 leak/baseline/0 leak/redrawn/12 leak/fixed/12
 BOTH := $(LADDER) resize+mixup+smooth normalize+mixup+smooth normalize+resize+smooth cutmix resize+longer
-TRANSFERS := $(foreach n,5 20 100 all,$(foreach o,scratch features frozen last all frozen+dense,transfer/$(o)/$(n))) \
+TRANSFERS := $(foreach n,5 20 100 all,$(foreach o,scratch frozen last all frozen+dense,transfer/$(o)/$(n))) \
+  $(foreach n,5 20 100,transfer/features/$(n)) \
   $(foreach n,20 all,$(foreach o,all+bn frozen+raw frozen+sgd all+sgd all+resize,transfer/$(o)/$(n)))
 DRAWN := $(foreach n,5 20 100,$(foreach o,scratch frozen last all,transfer/$(o)/$(n)))
 TO := --seeds 0 1 2 3 4 --to data/runs --only
@@ -60,7 +61,9 @@ runs: .venv/ready
 	@.venv/bin/course-run --profile cpu --pictures photos --budget all $(TO) $(BOTH) nobn normalize+nobn $(LEAKS)
 	@.venv/bin/course-run --profile cpu --pictures photos --budget few $(TO) $(BOTH) $(NOISY)
 	@.venv/bin/course-run --profile cpu --pictures photos --budget all $(TO) $(TRANSFERS)
+	@.venv/bin/course-run --profile cpu --pictures photos --budget all --seeds 0 --to data/runs --only transfer/own/all transfer/features/all
 	@.venv/bin/course-run --profile cpu --pictures sketches --budget all $(TO) $(DRAWN)
+	@.venv/bin/course-run --profile cpu --pictures sketches --budget all --seeds 0 --to data/runs --only transfer/own/all
 
 # torch and torchvision stand without hashes, and what only their CUDA builds need is left out, so that other builds fit.
 lock: .venv/ready

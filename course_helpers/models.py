@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'DEFAULT_BASE', 'FORMAT', 'OWN', 'SUFFIXES', 'PictureError', 'read_bytes', 'read_picture', 'to_square',
-           'Base', 'file_sha256', 'packaged_weights', 'net_hash', 'knows', 'count_features', 'get_base', 'to_batch',
-           'quicken', 'Model', 'ModelError', 'build', 'run_net', 'check_target', 'write_model', 'is_layer',
-           'read_model', 'check_onnx', 'export_onnx', 'label_pictures', 'pictures_below', 'find_pictures', 'count',
-           'any_text', 'forget_output', 'course_label']
+           'Base', 'file_sha256', 'packaged_weights', 'own_classifier', 'net_hash', 'knows', 'count_features',
+           'get_base', 'to_batch', 'quicken', 'Model', 'ModelError', 'build', 'run_net', 'check_target', 'write_model',
+           'is_layer', 'read_model', 'check_onnx', 'export_onnx', 'label_pictures', 'pictures_below', 'find_pictures',
+           'count', 'any_text', 'forget_output', 'course_label']
 
 # %% ../nbs/98_models.ipynb #b9ea902d
 import argparse, difflib, hashlib, importlib.util, io, json, math, os, shutil, sys, uuid, warnings
@@ -108,6 +108,16 @@ def packaged_weights(
     if file_sha256(path) != _SHA256: raise ValueError(
         f'{path} is not the file that this course knows. Install {_PACKAGE} again.')
     return torch.load(path, weights_only=True)
+
+# %% ../nbs/98_models.ipynb #aa503f20
+def own_classifier(
+    wnids, # ImageNet's ids of classes, such as `n01440764`
+):
+    "What the package's net itself has for these classes: the weights and biases of its last layer"
+    from timm.data import ImageNetInfo
+    names = ImageNetInfo('imagenet-1k').label_names()
+    rows = [names.index(o) for o in wnids]
+    return [o[rows] for o in [*packaged_weights().values()][-2:]]
 
 # %% ../nbs/98_models.ipynb #c74a3261
 def _fill(net, weights):

@@ -16,14 +16,14 @@ from .pictures import CLASSES, Pictures, get_pictures, is_unseen, split_files
 
 from fastcore.basics import patch
 
-# %% ../nbs/99_transfers.ipynb #240ec51c
-LRS = dict(scratch=.003, features=0., frozen=.003, last=.001, all=.001)
+# %% ../nbs/99_transfers.ipynb #4e020f40
+LRS = dict(scratch=.003, own=0., features=0., frozen=.003, last=.001, all=.001)
 SHOWN = 3_000
 WORDS = 'dense', 'sgd', 'resize', 'bn', 'raw'
 @dataclass(frozen=True)
 class Transfer:
     "How a net is carried over to other pictures"
-    how:str             # `scratch`, `features` (scikit-learn's classifier), `frozen`, `last` or `all`
+    how:str             # `scratch`, `own`, `features`, `frozen`, `last` or `all`
     per_class:int=0     # Pictures of each class to train on; 0: all
     dense:bool=False    # A head with a hidden layer
     sgd:bool=False      # Momentum in place of AdamW, ten times the rate, a hundredth of the weight decay
@@ -40,7 +40,7 @@ class Transfer:
         words = [self.how, *[o for o in WORDS if getattr(self, o)]]
         return f"transfer/{'+'.join(words)}/{self.per_class or 'all'}"
 
-# %% ../nbs/99_transfers.ipynb #9817c1e7
+# %% ../nbs/99_transfers.ipynb #93533e9c
 @patch(as_prop=True)
 def lr(self:Transfer):
     "Highest learning rate"
@@ -50,7 +50,7 @@ def settings(self:Transfer, s): "Settings to train with"; return transfer_settin
 @patch
 def stages(self:Transfer, s):
     "Sizes and epochs"
-    return [(s.small, 1)]*self.resize + [(s.size, int(self.how != 'features'))]
+    return [(s.small, 1)]*self.resize + [(s.size, int(self.how not in ('own', 'features')))]
 
 # %% ../nbs/99_transfers.ipynb #ad2e5e7c
 def parse_transfer(
@@ -118,7 +118,7 @@ def fresh(
         if isinstance(m, torch.nn.BatchNorm2d): m.momentum = .1
     return net
 
-# %% ../nbs/99_transfers.ipynb #8e5fc9d4
+# %% ../nbs/99_transfers.ipynb #75e5dddb
 def make_transfer(
     t:Transfer,              # What to train
     s:Settings|None=None,    # The settings in force; None: read them
@@ -128,16 +128,16 @@ def make_transfer(
 ):
     "A learner and its schedule"
     from course_helpers.baseline import get_learner
-    from course_helpers.models import get_base
-    from course_helpers.transfer import FitFeatures, get_unfreeze, group_sched, sgd, split_blocks
-    s = s or get_settings()
-    s = replace(transfer_settings(s), wd=t.settings(s).wd)
+    from course_helpers.models import get_base, own_classifier
+    from course_helpers.transfer import FitFeatures, OwnHead, get_unfreeze, group_sched, sgd, split_blocks
+    s = replace(transfer_settings(s := s or get_settings()), wd=t.settings(s).wd)
     pics = pics or get_pictures(s)
     net, base = get_base(size=s.size)
     stats = None if t.raw else (base.mean, base.std)
     dls, cbs, sched = _load(t, s, pics, seed, dev, stats, group_sched(t.how, t.lr))
     body = Body(net, base.name, t.how != 'scratch', 'dense' if t.dense else 'linear')
     if t.how == 'features': cbs = [FitFeatures()]
+    if t.how == 'own': cbs = [OwnHead(*own_classifier(CLASSES))]
     learn = get_learner(dls, s, seed, cbs=[get_unfreeze(t.how, t.bn), *cbs], change=body)
     learn.splitter, learn.train_bn = split_blocks, False
     if t.sgd: learn.opt_func = sgd
