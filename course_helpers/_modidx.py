@@ -553,6 +553,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'course_helpers.runs.PlanBar.end': ('runs.html#planbar.end', 'course_helpers/runs.py'),
                                      'course_helpers.runs.PlanBar.start': ('runs.html#planbar.start', 'course_helpers/runs.py'),
                                      'course_helpers.runs.PlanBar.tell': ('runs.html#planbar.tell', 'course_helpers/runs.py'),
+                                     'course_helpers.runs._kind': ('runs.html#_kind', 'course_helpers/runs.py'),
                                      'course_helpers.runs._make_all': ('runs.html#_make_all', 'course_helpers/runs.py'),
                                      'course_helpers.runs._parser': ('runs.html#_parser', 'course_helpers/runs.py'),
                                      'course_helpers.runs._prepare': ('runs.html#_prepare', 'course_helpers/runs.py'),
