@@ -35,7 +35,7 @@ def get_draws(
     return dict(first=first, second=second, drawn=drawn,
                 leaked=[o for o in drawn if o in seen], rest=[o for o in drawn if o not in seen])
 
-# %% ../nbs/97_leak.ipynb #6a635308
+# %% ../nbs/97_leak.ipynb #355a155d
 KINDS = 'redrawn', 'fixed', 'baseline'
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Leak:
             raise ValueError('`baseline` has 0 epochs on small pictures, the other kinds at least one.')
     @property
     def name(self): "Name of the arm"; return f'leak/{self.kind}/{self.small}'
+    def settings(self, s): "Settings to train with"; return s
     def stages(self, s):
         "Sizes and epochs of the stages"
         return [(s.small, self.small)]*(self.small > 0) + [(s.size, self.large)]

@@ -26,7 +26,7 @@ def _check_recipe(o):
     if o.mixup and o.cutmix:
         raise ValueError('Mixup and CutMix both mix pairs of pictures. Take one of them.')
 
-# %% ../nbs/07_recipe.ipynb #fab31a98
+# %% ../nbs/07_recipe.ipynb #1ad9d7d6
 @dataclass(frozen=True)
 class Recipe:
     "Which techniques a training uses"
@@ -49,6 +49,7 @@ class Recipe:
         on = [k for k,v in WORDS.items() if all(getattr(self, a) == b for a,b in v.items())]
         return '+'.join(on) or 'baseline'
     def stages(self, s): "Sizes and epochs of the stages"; return get_stages(s, self)
+    def settings(self, s): "Settings to train with"; return s
 
 # %% ../nbs/07_recipe.ipynb #0b673039
 def parse_recipe(

@@ -6,11 +6,12 @@
 __all__ = ['PREPARED', 'KNOBS', 'FolderError', 'list_classes', 'percent_of', 'split_pictures', 'Bottlenecks', 'fill', 'Options',
            'distort', 'Rows', 'evaluate', 'fit', 'Report', 'retrain', 'cache_folder', 'course_retrain']
 
-# %% ../nbs/21_retrain.ipynb #e128e25d
+# %% ../nbs/21_retrain.ipynb #7db1ea6c
 import argparse, glob, hashlib, itertools, math, os, random, shlex, sqlite3, sys, time, unicodedata
 from collections import Counter
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 from .models import (DEFAULT_BASE, SUFFIXES, Base, Model, ModelError, PictureError, any_text,
@@ -95,7 +96,7 @@ def _check_parts(parts, classes, least):
             f'needs about {math.ceil(math.log(.01)/math.log(1-least/100))} pictures to be in each '
             'part nearly always; or ask for more percent. (The same file name goes to the same part.)')
 
-# %% ../nbs/21_retrain.ipynb #b2add553
+# %% ../nbs/21_retrain.ipynb #9f7e0001
 PREPARED = 1  # goes up when pictures are made ready in another way
 
 class Bottlenecks:
@@ -104,7 +105,7 @@ class Bottlenecks:
         folder:Path, # Where the file goes
         base:Base,   # The net
     ):
-        made = hashlib.sha256(repr((PREPARED, base)).encode()).hexdigest()[:12]
+        made = hashlib.sha256(repr((PREPARED, base, version('pillow'), version('timm'))).encode()).hexdigest()[:12]
         self.path, self.n = Path(folder)/f'{base.name}-{base.size}px-{made}.sqlite', base.features
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

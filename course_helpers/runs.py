@@ -112,7 +112,7 @@ def _parser():
     p.add_argument('--dry-run', action='store_true', help='say what would be done, and stop')
     return p
 
-# %% ../nbs/96_runs.ipynb #39cce3b8
+# %% ../nbs/96_runs.ipynb #dc5e4bb1
 def _prepare(a):
     "All runs wanted, seed by seed, those left to make, the pictures, and the folder for records"
     arms = [parse_arm(o).name for o in a.only] if a.only else [o.name for o in get_ladder()]
@@ -121,7 +121,7 @@ def _prepare(a):
     if not a.dry_run: folder.mkdir(parents=True, exist_ok=True)
     pics = get_pictures(s)
     s = replace(s, pictures='sketches' if pics.drawn else 'photos')
-    fit = {o: getattr(parse_arm(o), 'settings', lambda s: s)(s) for o in arms}
+    fit = {o: parse_arm(o).settings(s) for o in arms}
     plans = [Plan(arm, seed, fit[arm]) for seed in dict.fromkeys(a.seeds) for arm in dict.fromkeys(arms)]
     todo = to_do(plans, pics, load_runs(folder))
     print(f'{len(plans)} runs wanted, {len(plans)-len(todo)} of them have a record in {folder}.')

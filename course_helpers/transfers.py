@@ -16,7 +16,7 @@ from .pictures import CLASSES, Pictures, get_pictures, is_unseen, split_files
 
 from fastcore.basics import patch
 
-# %% ../nbs/99_transfers.ipynb #4e020f40
+# %% ../nbs/99_transfers.ipynb #01d3b957
 LRS = dict(scratch=.003, own=0., features=0., frozen=.003, last=.001, all=.001)
 SHOWN = 3_000
 WORDS = 'dense', 'sgd', 'resize', 'bn', 'raw'
@@ -26,7 +26,7 @@ class Transfer:
     how:str             # `scratch`, `own`, `features`, `frozen`, `last` or `all`
     per_class:int=0     # Pictures of each class to train on; 0: all
     dense:bool=False    # A head with a hidden layer
-    sgd:bool=False      # Momentum in place of AdamW, ten times the rate, a hundredth of the weight decay
+    sgd:bool=False      # Momentum in place of AdamW, its own rate, a hundredth of the weight decay
     resize:bool=False   # Half of the training on smaller pictures
     bn:bool=False       # Batch norm of what trains gathers new statistics
     raw:bool=False      # Pictures go in as numbers from 0 to 1, not normalized as the net was trained
@@ -40,11 +40,11 @@ class Transfer:
         words = [self.how, *[o for o in WORDS if getattr(self, o)]]
         return f"transfer/{'+'.join(words)}/{self.per_class or 'all'}"
 
-# %% ../nbs/99_transfers.ipynb #93533e9c
+# %% ../nbs/99_transfers.ipynb #1823f1cb
 @patch(as_prop=True)
 def lr(self:Transfer):
     "Highest learning rate"
-    return (.001 if self.dense else LRS[self.how])*(10 if self.sgd else 1)
+    return .01 if self.sgd else .001 if self.dense else LRS[self.how]
 @patch
 def settings(self:Transfer, s): "Settings to train with"; return transfer_settings(s, self)
 @patch

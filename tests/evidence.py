@@ -5,7 +5,7 @@ from pathlib import Path
 import course_helpers.config  # before torch
 from course_helpers.config import write_atomic
 from course_helpers.recipe import draw_ladder, get_ladder
-from course_helpers.results import compare, correct_holm, load_runs
+from course_helpers.results import compare, correct_holm, load_runs, spread
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -51,6 +51,28 @@ def table():
     head = f'| points on val, 95 % interval, n = {n} | all pictures, {epochs[0]} epochs | 100 of each class, {epochs[1]} epochs |\n|--|--|--|\n'
     return ''.join([head, *rows])
 
+WAYS = {'from random weights': 'scratch', 'frozen, a new head': 'frozen', 'all of it trained': 'all'}
+TARGETS = {'val': ('photos', 'val'), 'unseen': ('photos', 'unseen'), 'sketches': ('sketches', 'val')}
+
+def transfers(how, target, n):
+    "Accuracies in % of a way to carry a net over, by seed"
+    kind, score = TARGETS[target]
+    runs = load_runs(arm=f'transfer/{how}/{n}', profile='cpu')
+    return [100*o.scores[score]['accuracy'] for o in runs if ('sketches' in o.pictures['name']) == (kind == 'sketches')]
+
+def transfer_table():
+    "Accuracy by way, target and pictures of each class, as Markdown"
+    counts, ns, rows = (5, 20, 100, 'all'), set(), []
+    for target in TARGETS:
+        for name,how in WAYS.items():
+            arms = [transfers(how, target, n) for n in counts]
+            ns |= {len(o) for o in arms if o}
+            cells = ['{:.1f} ± {:.1f}'.format(*spread(o)[:2]) if o else '' for o in arms]
+            rows.append(f"| {target}: {name} | {' | '.join(cells)} |\n")
+    n, = ns
+    head = f"| accuracy in %, mean ± sd, n = {n} | {' | '.join(f'{o} of each class' for o in counts)} |\n|--|--|--|--|--|\n"
+    return ''.join([head.replace('all of each class', 'all pictures'), *rows])
+
 def ladder_runs(): return [o for o in load_runs(profile='cpu') if o.arm in [r.name for r in get_ladder()]]
 
 def stamp():
@@ -77,6 +99,7 @@ def main():
     draw()
     text = README.read_text(encoding='utf-8')
     new = fill(fill(text, 'ladder', picture()), 'table of gains', table())
+    new = fill(new, 'table of transfer', transfer_table())
     if new != text: write_atomic(README, new)
 
 if __name__ == '__main__': sys.exit(main())
