@@ -228,6 +228,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'course_helpers.models._line': ('models.html#_line', 'course_helpers/models.py'),
                                        'course_helpers.models._move': ('models.html#_move', 'course_helpers/models.py'),
                                        'course_helpers.models._odd': ('models.html#_odd', 'course_helpers/models.py'),
+                                       'course_helpers.models._pad_less': ('models.html#_pad_less', 'course_helpers/models.py'),
                                        'course_helpers.models._quick_refusal': ('models.html#_quick_refusal', 'course_helpers/models.py'),
                                        'course_helpers.models._read_json': ('models.html#_read_json', 'course_helpers/models.py'),
                                        'course_helpers.models.any_text': ('models.html#any_text', 'course_helpers/models.py'),

@@ -202,14 +202,27 @@ def to_batch(
     mean, std = (torch.tensor(o)[:,None,None] for o in (base.mean, base.std))
     return x.sub_(mean).div_(std)
 
-# %% ../nbs/98_models.ipynb #483014de
+# %% ../nbs/98_models.ipynb #cba19b60
+def _pad_less(conv):
+    "timm's convolution with TensorFlow's padding and stride 2, without a copy where sides are even"
+    import torch
+    k, bias = conv.kernel_size[0], conv.bias is not None
+    plain = torch.nn.Conv2d(conv.in_channels, conv.out_channels, k+1, 2, k//2, groups=conv.groups, bias=bias)
+    plain.weight.data = torch.nn.functional.pad(conv.weight.data, (1, 0, 1, 0))
+    if bias: plain.bias.data = conv.bias.data
+    class PadLess(torch.nn.Module):
+        def __init__(self): super().__init__(); self.plain, self.conv = plain, conv
+        def forward(self, x): return (self.conv if x.shape[-1] % 2 or x.shape[-2] % 2 else self.plain)(x)
+    return PadLess()
+
+# %% ../nbs/98_models.ipynb #86d8217f
 def quicken(
     net, # A net for pictures in evaluation mode
 ):
     "A copy that answers alike, faster: batch norm is folded into the convolutions"
     import torch
     from copy import deepcopy
-    from timm.layers import BatchNormAct2d
+    from timm.layers import BatchNormAct2d, Conv2dSame
     net = deepcopy(net).eval()
     for m in [*net.modules()]:
         last = None
@@ -219,6 +232,10 @@ def quicken(
                 after = [o.drop, o.act] if isinstance(o, BatchNormAct2d) else []
                 setattr(m, name, torch.nn.Sequential(*after))
             last = (name, o) if isinstance(o, torch.nn.Conv2d) else None
+    same = [(m, k, o) for m in net.modules() for k,o in m.named_children() if isinstance(o, Conv2dSame)]
+    for m,k,o in same:
+        rows, cols = o.kernel_size
+        if rows == cols and rows % 2 and o.stride == (2, 2) and o.dilation == (1, 1): setattr(m, k, _pad_less(o))
     return net.to(memory_format=torch.channels_last)
 
 # %% ../nbs/98_models.ipynb #05608fb8
@@ -398,12 +415,12 @@ def export_onnx(
     if not np.allclose(got, run_net(net, model, x).numpy(), atol=1e-4):
         raise ModelError('The ONNX file gives other probabilities than PyTorch. Nothing was kept.')
 
-# %% ../nbs/98_models.ipynb #798b6aab
+# %% ../nbs/98_models.ipynb #cf4203fc
 def label_pictures(
     net,         # A net from `read_model`
     model:Model, # What it is
     paths,       # Picture files, any number
-    bs:int=32,   # Pictures in a batch
+    bs:int=16,   # Pictures in a batch
 ):
     "For each path: itself, and probabilities by class or a `PictureError`"
     def flush(batch):

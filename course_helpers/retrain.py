@@ -163,14 +163,14 @@ def get(self:Bottlenecks,
 def _chunks(items, n):
     for i in range(0, len(items), n): yield items[i:i+n]
 
-# %% ../nbs/21_retrain.ipynb #60b2f909
+# %% ../nbs/21_retrain.ipynb #96ebc16e
 def fill(
     store:Bottlenecks, # Where rows are kept
     net,               # The net, which makes a row of a picture
     base:Base,         # What it is
     folder:Path,       # Where the pictures are
     files:list,        # Their paths, relative to the folder
-    bs:int=64,         # Pictures at a time
+    bs:int=16,         # Pictures at a time; with more, time goes into finding memory
 ):
     "Make the rows that are missing; returns a key for each file, and what is wrong with the broken ones"
     import torch; keys, broken = {}, {}

@@ -92,7 +92,7 @@ def transfer_settings(
     wd = s.wd/100 if t and t.sgd else s.wd
     return replace(s, size=size, side=side, small=size*2//3, bs=32, wd=wd, **mine)
 
-# %% ../nbs/99_transfers.ipynb #cd203013
+# %% ../nbs/99_transfers.ipynb #3bd17a14
 class Body:
     "Puts a base net with a new head in the place of a net"
     def __init__(self,
@@ -111,12 +111,9 @@ class Body:
 def fresh(
     name:str, # What timm calls the net
 ):
-    "The net with random weights; batch norm forgets as fast as PyTorch's usual one"
-    import timm, torch
-    net = timm.create_model(name, num_classes=0)
-    for m in net.modules():
-        if isinstance(m, torch.nn.BatchNorm2d): m.momentum = .1
-    return net
+    "The net with random weights"
+    import timm
+    return timm.create_model(name, num_classes=0)
 
 # %% ../nbs/99_transfers.ipynb #75e5dddb
 def make_transfer(

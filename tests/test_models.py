@@ -53,9 +53,3 @@ def test_weights_come_from_the_network(hub):
     n = len(asked)
     assert get('http://127.0.0.1:9', home/'cache') == net_hash(net), 'what has arrived once is kept'
     assert len(asked) == n
-
-def test_no_network_and_a_name_that_nobody_knows(hub):
-    address, asked, home = hub
-    said = get('http://127.0.0.1:9', home/'none')
-    assert 'did not arrive' in said and 'tf_efficientnet_lite0' in said
-    assert 'Did you mean' in get(address, home/'none', 'resnet5O') and not asked
