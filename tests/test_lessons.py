@@ -5,7 +5,7 @@ import pytest
 from conftest import ROOT
 
 LESSONS = sorted((ROOT/'nbs').glob('*.ipynb'))
-GOAL, SWING = 20, 1.8  # seconds on two quiet cores; how much the clock of a shared machine was seen to swing
+GOAL, SWING = 20, 2.4  # seconds on two quiet cores; how much the clock of a shared machine was seen to swing (50 to 125 s for like runs)
 
 @pytest.fixture(scope='module', autouse=True)
 def loaded():
