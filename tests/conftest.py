@@ -7,6 +7,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 HOME = Path(tempfile.mkdtemp(prefix='course-test-'))
 ARCHIVE = os.environ.get('COURSE_ARCHIVE', '')
+CHROME = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+LESSONS = sorted((ROOT/'nbs').glob('*.ipynb'))
+WIDGETS = [o for o in LESSONS if o.stem < '3']  # lessons with widgets and exercises; behind them come the pages for the curious
 
 # A value, not a `setdefault`: what the learner's shell or settings.ini says must not matter here.
 os.environ.update(COURSE_PROFILE='quick', COURSE_PICTURES='sketches', COURSE_BUDGET='all',

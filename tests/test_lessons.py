@@ -1,10 +1,9 @@
-"""Every lesson, from top to bottom, in one process: fastai is loaded once."""
+"""Every lesson from top to bottom, in one process: fastai is loaded once. Where Chromium is, test_browser.py runs those with widgets."""
 import os, time, warnings
 
 import pytest
-from conftest import ROOT
+from conftest import CHROME, LESSONS, WIDGETS
 
-LESSONS = sorted((ROOT/'nbs').glob('*.ipynb'))
 GOAL, SWING = 20, 2.4  # seconds on two quiet cores; how much the clock of a shared machine was seen to swing (50 to 125 s for like runs)
 
 @pytest.fixture(scope='module', autouse=True)
@@ -22,7 +21,7 @@ def run_lesson(path):
     finally: os.environ.clear(); os.environ.update(env)
     return ok, time.perf_counter()-start
 
-@pytest.mark.parametrize('path', LESSONS, ids=lambda o: o.stem)
+@pytest.mark.parametrize('path', [o for o in LESSONS if not (CHROME and o in WIDGETS)], ids=lambda o: o.stem)
 def test_lesson(path):
     ok, seconds = run_lesson(path)
     assert ok, f'{path.name} failed: see the traceback above'
