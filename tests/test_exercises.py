@@ -56,9 +56,15 @@ def test_check_never_raises(my, capsys, make_answer, check):
     assert res.outcome in ('error', 'incorrect') and res.message and len(res.message) < 600
     assert capsys.readouterr().out.count(res.message[:20]) == 1 and json.dumps(res._rich())
 
-def test_a_real_interrupt_goes_through(my):
-    def busy(n):
-        while True: time.sleep(.01)
+@pytest.fixture
+def interruptible():
+    "A background job of a shell ignores Ctrl-C"
+    was = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, was)
+
+def test_a_real_interrupt_goes_through(my, interruptible):
+    def busy(n): time.sleep(20)
     threading.Timer(.2, signal.raise_signal, [signal.SIGINT]).start()
     with pytest.raises(KeyboardInterrupt): make().check(busy)
 

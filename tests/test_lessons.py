@@ -1,8 +1,8 @@
-"""Every lesson from top to bottom, in one process: fastai is loaded once. Where Chromium is, test_browser.py runs those with widgets."""
+"""Every lesson from top to bottom, in one process: fastai is loaded once. Those that the browser test runs too, run there alone."""
 import os, time, warnings
 
 import pytest
-from conftest import CHROME, LESSONS, WIDGETS
+from conftest import CHROME, LESSONS
 
 GOAL, SWING = 20, 2.4  # seconds on two quiet cores; how much the clock of a shared machine was seen to swing (50 to 125 s for like runs)
 
@@ -21,8 +21,9 @@ def run_lesson(path):
     finally: os.environ.clear(); os.environ.update(env)
     return ok, time.perf_counter()-start
 
-@pytest.mark.parametrize('path', [o for o in LESSONS if not (CHROME and o in WIDGETS)], ids=lambda o: o.stem)
-def test_lesson(path):
+@pytest.mark.parametrize('path', LESSONS, ids=lambda o: o.stem)
+def test_lesson(path, request):
+    if CHROME and any(path.name in o.name for o in request.session.items): pytest.skip('runs in the browser')
     ok, seconds = run_lesson(path)
     assert ok, f'{path.name} failed: see the traceback above'
     if seconds > GOAL: warnings.warn(f'{path.name} took {seconds:.0f} s; the goal on quiet cores is {GOAL} s')
