@@ -64,7 +64,8 @@ def interruptible():
     signal.signal(signal.SIGINT, was)
 
 def test_a_real_interrupt_goes_through(my, interruptible):
-    def busy(n): time.sleep(20)
+    def busy(n):
+        for _ in range(1000): time.sleep(.01)
     threading.Timer(.2, signal.raise_signal, [signal.SIGINT]).start()
     with pytest.raises(KeyboardInterrupt): make().check(busy)
 

