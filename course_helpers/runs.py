@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .config import PROFILES, Settings, get_settings
 from .pictures import Pictures, PicturesError, get_pictures
+from .diagnoses import WAYS, parse_diagnosis, run_diagnosis
 from .leak import parse_leak, run_leak
 from .recipe import get_ladder, parse_recipe, run_recipe, show_ladder
 from .results import load_runs
@@ -21,7 +22,8 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 # %% ../nbs/96_runs.ipynb #84202016
-KINDS = dict(leak=(parse_leak, run_leak), transfer=(parse_transfer, run_transfer))
+KINDS = dict(leak=(parse_leak, run_leak), transfer=(parse_transfer, run_transfer),
+             **dict.fromkeys(WAYS, (parse_diagnosis, run_diagnosis)))
 def _kind(text):
     "How an arm of that name is parsed, and how it is run"
     return KINDS.get(text.split('/')[0], (parse_recipe, run_recipe))

@@ -151,6 +151,26 @@ ANSWERS = {  # cell, a wrong answer, what is said to it, a right one
     '01_baseline.ipynb': [
         ('ex_cheapest.check(cheapest)', 'def cheapest(counts): return 1/len(counts)', 'equally frequent',
          'def cheapest(counts): return max(counts)/sum(counts)')],
+    '10_lr_finder.ipynb': [
+        ('ex_steepest.check(steepest)', 'def steepest(lrs, losses): return min(zip(lrs, losses, losses[1:]), key=lambda o: o[2]-o[1])[0]',
+         'Per factor of the rate', '''def steepest(lrs, losses):
+    slopes = [(b-a)/(math.log(d)-math.log(c)) for a, b, c, d in zip(losses, losses[1:], lrs, lrs[1:])]
+    return lrs[slopes.index(min(slopes))]'''),
+        ('q_best.check(', "q_best.check('a')", 'by luck', "q_best.check('b')")],
+    '11_augmentation.ipynb': [
+        ('ex_place.check(mirrored_place)', 'def mirrored_place(x, y, width): return width-x, y', 'count from 0',
+         'def mirrored_place(x, y, width): return width-1-x, y'),
+        ('ex_chances.check(chances)', 'def chances(labels): return [1/len(labels) for o in labels]', 'drawn alike',
+         'def chances(labels): return [1/labels.count(o)/len(set(labels)) for o in labels]')],
+    '12_overfitting.ipynb': [
+        ('ex_running.check(running_var)', 'def running_var(r, b, m): k=sum(b)/len(b); return r + m*(sum((o-k)**2 for o in b)/len(b) - r)',
+         'Divide by n-1', 'def running_var(r, b, m): k=sum(b)/len(b); return r + m*(sum((o-k)**2 for o in b)/(len(b)-1) - r)'),
+        ('q_epoch.check(', "q_epoch.check('a')", 'partly by luck', "q_epoch.check('c')")],
+    '13_architecture.ipynb': [
+        ('ex_side.check(rows_left)', 'def rows_left(big, ends, small): return small // (big//ends)', 'one row more',
+         'def rows_left(big, ends, small): return -(-small // (big//ends))'),
+        ('ex_dead.check(count_dead)', 'def count_dead(x): return (x <= 0).sum().item()', 'counts zeros',
+         'def count_dead(x): return (x.amax((0, 2, 3)) <= 0).sum().item()')],
     '20_transfer.ipynb': [
         ('ex_rates.check(rates)', 'def rates(lr, n, factor): return [lr/factor**i for i in range(n)]', 'the head comes last',
          'def rates(lr, n, factor): return [lr/factor**(n-1-i) for i in range(n)]'),
