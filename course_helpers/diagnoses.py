@@ -42,9 +42,9 @@ class Diagnosis:
         return dict(search='dev').get(self.kind, 'val_best' if 'watch' in self.what else 'val')
     def stages(self, s): "Sizes and epochs"; return [(self.settings(s).size, self.epochs(s))]
 
-# %% ../nbs/89_diagnoses.ipynb #a6c5d41e
-OVERFIT_LR = .001  # chosen on `dev`; nets without batch norm stand no more
-DECAY = 2.         # likewise
+# %% ../nbs/89_diagnoses.ipynb #4141d60c
+OVERFIT_LR = .001  # three times that gave no more on `dev`
+DECAY = 2.         # three times that gave no more on `dev`
 @patch
 def epochs(self:Diagnosis,
     s:Settings, # The settings in force
