@@ -69,7 +69,7 @@ runs: .venv/ready
 	@.venv/bin/course-run --profile cpu --pictures photos --budget all $(TO) $(TRANSFERS)
 	@.venv/bin/course-run --profile cpu --pictures photos --budget all --seeds 0 --to data/runs --only transfer/own/all transfer/features/all
 	@.venv/bin/course-run --profile cpu --pictures sketches --budget all $(TO) $(DRAWN)
-	@.venv/bin/course-run --profile cpu --pictures photos --budget few $(TO) $(RATES) $(AUGMENT) $(RARE) $(OVERFIT) $(ARCH)
+	@.venv/bin/course-run --profile cpu --pictures photos --budget few $(TO) $(AUGMENT) $(RARE) $(OVERFIT) $(ARCH)
 	@.venv/bin/course-run --profile cpu --pictures photos --budget all $(TO) $(RATES) augment/none/all augment/flip/all
 	@.venv/bin/course-run --profile cpu --pictures photos --budget all --seeds 0 --to data/runs --only $(SEARCH)
 	@.venv/bin/course-run --profile cpu --pictures sketches --budget all --seeds 0 --to data/runs --only transfer/own/all

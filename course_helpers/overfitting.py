@@ -51,7 +51,7 @@ def draw_learning(
     axs[0, 0].set_ylabel('loss'); axs[0, 0].legend()
     return with_alt(fig, ' '.join(words))
 
-# %% ../nbs/12_overfitting.ipynb #0b0e2b53
+# %% ../nbs/12_overfitting.ipynb #ff5db609
 def _block(n_in, n_out, drop, norm, stride):
     "Two convolutions, then halve the picture, then dropout"
     kind = NormType.Batch if norm else None
@@ -63,10 +63,10 @@ def plain_net(
     drop:float=0.,      # Share of numbers that dropout sets to 0 after each block
     head_drop:float=0., # The same, before the last layer
     norm:bool=False,    # Batch norm after each convolution?
-    width:float=1.,     # Channels, as a multiple of 32, 64 and 128
+    width:float=1.,     # Channels, as a multiple of 16, 32 and 64
 ):
     "Six convolutions and two dense layers, for colour pictures of any size from 16 pixels on"
-    a, b, c, d = (max(1, round(o*width)) for o in (32, 64, 128, 128))
+    a, b, c, d = (max(1, round(o*width)) for o in (16, 32, 64, 64))
     blocks = [_block(3, a, drop, norm, 2), _block(a, b, drop, norm, 1), _block(b, c, drop, norm, 1)]
     return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16*c, d), nn.ReLU(),
                          nn.Dropout(head_drop), nn.Linear(d, n_out))
