@@ -54,12 +54,7 @@ TRANSFERS := $(foreach n,5 20 100 all,$(foreach o,scratch frozen last all frozen
   $(foreach n,5 20 100,transfer/features/$(n)) \
   $(foreach n,20 all,$(foreach o,all+bn frozen+raw frozen+sgd all+sgd all+resize,transfer/$(o)/$(n)))
 DRAWN := $(foreach n,5 20 100,$(foreach o,scratch frozen last all,transfer/$(o)/$(n)))
-RATES := $(foreach n,0.001 0.003 0.03 0.1,rate/$(n))
-SEARCH := $(foreach r,0.003 0.01 0.03,$(foreach b,32 64 128,$(foreach n,2 4,search/$(r)x$(b)x$(n))))
-AUGMENT := $(foreach n,20 100,$(foreach o,none flip full,augment/$(o)/$(n))) $(foreach o,doubled hurt elsewhere,augment/$(o)/100)
-RARE := $(foreach o,nothing sampling loss,imbalance/$(o))
-OVERFIT := $(foreach o,plain dropout norm decay crops half all watch watch+noise50,overfit/$(o))
-ARCH := $(foreach o,stem stage stem-thin stage-thin 32px,arch/$(o))
+OVERFIT := $(foreach o,plain dropout norm decay crops half all,overfit/$(o))
 TO := --seeds 0 1 2 3 4 --to data/runs --only
 runs: .venv/ready
 	@.venv/bin/course-run --profile quick --pictures sketches --budget all $(TO) $(LADDER)
@@ -69,9 +64,7 @@ runs: .venv/ready
 	@.venv/bin/course-run --profile cpu --pictures photos --budget all $(TO) $(TRANSFERS)
 	@.venv/bin/course-run --profile cpu --pictures photos --budget all --seeds 0 --to data/runs --only transfer/own/all transfer/features/all
 	@.venv/bin/course-run --profile cpu --pictures sketches --budget all $(TO) $(DRAWN)
-	@.venv/bin/course-run --profile cpu --pictures photos --budget few $(TO) $(AUGMENT) $(RARE) $(OVERFIT) $(ARCH)
-	@.venv/bin/course-run --profile cpu --pictures photos --budget all $(TO) $(RATES) augment/none/all augment/flip/all
-	@.venv/bin/course-run --profile cpu --pictures photos --budget all --seeds 0 --to data/runs --only $(SEARCH)
+	@.venv/bin/course-run --profile cpu --pictures photos --budget few $(TO) $(OVERFIT)
 	@.venv/bin/course-run --profile cpu --pictures sketches --budget all --seeds 0 --to data/runs --only transfer/own/all
 
 # torch and torchvision stand without hashes, and what only their CUDA builds need is left out, so that other builds fit.
