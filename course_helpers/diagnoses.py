@@ -121,12 +121,12 @@ def _imbalance(t, s, pics, seed):
     if loss: learn.made_with['class_weights'] = [round(float(o), 4) for o in weights]
     return learn, dict(measures=dict(recalls=recalls))
 
-# %% ../nbs/89_diagnoses.ipynb #ca15db90
+# %% ../nbs/89_diagnoses.ipynb #5531dace
 PLAIN = dict(dropout=dict(drop=.2, head_drop=.5), norm=dict(norm=True), half=dict(width=.5))
 PLAIN['all'] = {k: v for o in [*PLAIN.values()] for k,v in o.items()}
 def _overfit(t, s, pics, seed):
     from course_helpers.augmentation import held_dls
-    from course_helpers.baseline import get_learner, get_probs
+    from course_helpers.baseline import get_learner
     from course_helpers.loaders import get_dls
     from course_helpers.normalization import imagenet_stats
     from course_helpers.overfitting import EarlyStop, Plain, constant, last_probs

@@ -73,7 +73,7 @@ def open_lesson(page, lab, name):
         const kernel = window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel
         return kernel && kernel.connectionStatus == 'connected' && kernel.status == 'idle' }''')
 
-def wait_for_all(page, path, seconds=120):
+def wait_for_all(page, path, seconds=180):
     "Save, and wait until each cell has run"
     end = time.monotonic()+seconds
     while time.monotonic() < end:

@@ -8,8 +8,9 @@ SCRIPT = '''
 from course_helpers.config import get_settings
 from course_helpers.baseline import get_learner, train
 from course_helpers.loaders import get_dls
+from fastai.callback.mixup import MixUp
 s = get_settings(per_class=40, epochs_all=4, my={my!r})
-run = train(get_learner(get_dls(s), s, seed=3))
+run = train(get_learner(get_dls(s), s, seed=3, cbs=MixUp()))
 '''
 
 def run_here(my):
