@@ -23,7 +23,8 @@ WAYS = dict(  # what each lesson tries
     augment=['none/20', 'flip/20', 'full/20', 'none/100', 'flip/100', 'full/100', 'doubled/100', 'hurt/100',
              'elsewhere/100', 'none/all', 'flip/all'],  # with all pictures, full is the baseline
     imbalance=['nothing', 'sampling', 'loss'],
-    overfit=['plain', 'dropout', 'norm', 'decay', 'crops', 'half', 'all', 'watch', 'watch+noise50'],
+    overfit=['plain', 'dropout', 'norm', 'decay', 'crops', 'half', 'all', 'watch', 'watch+noise50',
+             'watch+accuracy', 'watch+noise50+accuracy'],
     arch=['stem', 'stage', 'stem-thin', 'stage-thin', '32px'])
 
 @dataclass(frozen=True)
@@ -133,7 +134,8 @@ def _overfit(t, s, pics, seed):
     watch = t.what.startswith('watch')
     dls = get_dls(s, pics, imagenet_stats, dev=watch, noise=50 if 'noise50' in t.what else 0)
     if t.what not in ('crops', 'all'): dls = held_dls(dls)
-    keep = EarlyStop(patience=1000, folder=s.my_path/'checkpoints'/f'watch{seed}{t.what[5:]}') if watch else None
+    monitor, kept = 'accuracy' if 'accuracy' in t.what else 'valid_loss', s.my_path/'checkpoints'/f'{t.what}{seed}'
+    keep = EarlyStop(monitor, patience=1000, folder=kept) if watch else None
     learn = get_learner(dls, s, seed, cbs=keep, change=Plain(**PLAIN.get(t.what, {})))
     if not watch: return learn, {}
     val = dls.test_dl([pics.folder/o for o in split_files(pics, s)[1]], with_labels=True)
