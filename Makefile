@@ -54,7 +54,11 @@ TRANSFERS := $(foreach n,5 20 100 all,$(foreach o,scratch frozen last all frozen
   $(foreach n,5 20 100,transfer/features/$(n)) \
   $(foreach n,20 all,$(foreach o,all+bn frozen+raw frozen+sgd all+sgd all+resize,transfer/$(o)/$(n)))
 DRAWN := $(foreach n,5 20 100,$(foreach o,scratch frozen last all,transfer/$(o)/$(n)))
-OVERFIT := $(foreach o,plain dropout norm decay crops half all,overfit/$(o))
+OVERFIT := $(foreach o,plain dropout norm decay crops half all watch watch+noise50 watch+accuracy watch+noise50+accuracy,overfit/$(o))
+AUGMENT := $(foreach n,20 100,$(foreach o,none flip full,augment/$(o)/$(n))) $(foreach o,doubled hurt elsewhere,augment/$(o)/100)
+DIAGNOSES := $(OVERFIT) $(AUGMENT) $(foreach o,nothing sampling loss,imbalance/$(o)) $(foreach o,stem stage stem-thin stage-thin 32px,arch/$(o))
+RATES := $(foreach o,0.001 0.003 0.03 0.1,rate/$(o)) augment/none/all augment/flip/all
+SEARCH := $(foreach o,0.003 0.01 0.03,$(foreach n,32 64 128,search/$(o)x$(n)x2 search/$(o)x$(n)x4))
 TO := --seeds 0 1 2 3 4 --to data/runs --only
 runs: .venv/ready
 	@.venv/bin/course-run --profile quick --pictures sketches --budget all $(TO) $(LADDER)
@@ -64,7 +68,9 @@ runs: .venv/ready
 	@.venv/bin/course-run --profile cpu --pictures photos --budget all $(TO) $(TRANSFERS)
 	@.venv/bin/course-run --profile cpu --pictures photos --budget all --seeds 0 --to data/runs --only transfer/own/all transfer/features/all
 	@.venv/bin/course-run --profile cpu --pictures sketches --budget all $(TO) $(DRAWN)
-	@.venv/bin/course-run --profile cpu --pictures photos --budget few $(TO) $(OVERFIT)
+	@.venv/bin/course-run --profile cpu --pictures photos --budget few $(TO) $(DIAGNOSES)
+	@.venv/bin/course-run --profile cpu --pictures photos --budget all $(TO) $(RATES)
+	@.venv/bin/course-run --profile cpu --pictures photos --budget all --seeds 0 --to data/runs --only $(SEARCH)
 	@.venv/bin/course-run --profile cpu --pictures sketches --budget all --seeds 0 --to data/runs --only transfer/own/all
 
 # torch and torchvision stand without hashes, and what only their CUDA builds need is left out, so that other builds fit.
