@@ -45,14 +45,17 @@ def smooth(
 
 # %% ../nbs/10_lr_finder.ipynb #0a9b1b45
 def _keep_net(net):
-    "Copy weights, statistics, slopes and modes"
+    "Copy weights, slopes, statistics and modes"
     modes = [(m, m.training) for m in net.modules()]
-    tensors = [(t, t.detach().clone(), t.requires_grad, None if t.grad is None else t.grad.clone())
-               for t in (*net.parameters(), *net.buffers())]
+    weights = [(t, t.detach().clone(), t.requires_grad, None if t.grad is None else t.grad.clone())
+               for t in net.parameters()]
+    stats = [(m, k, t.clone()) for m in net.modules() for k,t in m._buffers.items() if t is not None]
     @torch.no_grad()
     def back():
         for m,o in modes: m.training = o
-        for t,value,trains,grad in tensors: t.copy_(value).requires_grad_(trains).grad = grad
+        for t,value,trains,grad in weights:
+            t.copy_(value).requires_grad_(trains).grad = None if grad is None else grad.to(t.device)
+        for m,k,value in stats: m._buffers[k].copy_(value)  # by place: a net that moves to a GPU gets new ones
     return back
 
 # %% ../nbs/10_lr_finder.ipynb #74f6e5a2
@@ -73,7 +76,7 @@ def _keep_chance(dls):
 
 # %% ../nbs/10_lr_finder.ipynb #463edfb6
 def _keep_learner(learn):
-    "Copy what the learner, its callbacks and its metrics hold"
+    "Copy the numbers, lists and metrics that the learner and its callbacks hold"
     parts = [learn, *learn.cbs]
     parts += [v for o in learn.cbs for v in vars(o).values() if isinstance(v, Metric)] + [*learn.metrics]
     held = [(o, {k: v.copy() if isinstance(v, (list, dict, set, L)) else v for k,v in vars(o).items()}) for o in parts]
@@ -100,14 +103,15 @@ class _RangeCB(Callback):
     def before_validate(self): raise CancelValidException()
     def before_batch(self): self.opt.set_hyper('lr', self.rates[len(self.lrs)])
     def after_loss(self):
-        if not self.loss.isfinite().all(): self.stop('the loss was no finite number')
+        if not self.loss.isfinite().all(): self.stop('the loss was no finite number', len(self.lrs)+1)
     def after_batch(self):
         self.lrs.append(self.rates[len(self.lrs)]); self.losses.append(self.loss.mean().item())
         smoothed = smooth(self.losses)
-        if smoothed[-1] > 4*min(smoothed): self.stop('the loss grew too large')
+        low = min(smoothed)
+        if smoothed[-1] > low + 3*abs(low): self.stop('the loss grew too large', len(self.lrs))
         if len(self.lrs) == len(self.rates): raise CancelFitException()
-    def stop(self, why):
-        self.stopped = f'{why} at step {self.train_iter}, with rate {self.opt.hypers[-1]["lr"]:.2g}'
+    def stop(self, why, step):
+        self.stopped = f'{why} at step {step}, with rate {self.opt.hypers[-1]["lr"]:.2g}'
         raise CancelFitException()
 
 # %% ../nbs/10_lr_finder.ipynb #3a1e4a1b
@@ -128,7 +132,8 @@ def range_test(
     "Train with a rate that grows from step to step, then put everything back"
     cb, n = _RangeCB(growing(start, end, steps)), len(learn.dls.train)
     if not n: raise ValueError('The training pictures do not fill one batch. Take a smaller batch size.')
-    with restored(learn), learn.no_logging(), learn.no_bar(): learn.fit(steps//n + 1, cbs=cb)
+    writes = [o for o in learn.cbs if isinstance(o, CSVLogger)]
+    with restored(learn), learn.removed_cbs(writes), learn.no_logging(), learn.no_bar(): learn.fit(steps//n + 1, cbs=cb)
     return RangeTest(cb.lrs, cb.losses, cb.stopped, steps)
 
 # %% ../nbs/10_lr_finder.ipynb #901907e6
@@ -138,6 +143,7 @@ def draw_test(
     beta:float=.98,  # For `smooth`
 ):
     "Losses by rate, as they are and smoothed, with some rates marked"
+    if not test.losses: raise ValueError(f'There is nothing to draw: {test.stopped}. Begin with a smaller rate.')
     fig, ax = plt.subplots(figsize=(6.5, 3), layout='constrained')
     line = smooth(test.losses, beta)
     ax.plot(test.lrs, test.losses, '.', ms=3, color='grey', label='each step')
@@ -232,4 +238,4 @@ def search(
     for o in itertools.product(*axes.values()):
         trial, begin = dict(zip(axes, o)), time.perf_counter()
         res.append({**trial, 'score': float(run(**trial)), 'seconds': time.perf_counter()-begin})
-    return sorted(res, key=lambda o: -o['score'])
+    return sorted(res, key=lambda o: math.inf if math.isnan(o['score']) else -o['score'])
