@@ -67,6 +67,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'course_helpers/augmentation.py'),
                                              'course_helpers.augmentation._Held.__len__': ( 'augmentation.html#_held.__len__',
                                                                                             'course_helpers/augmentation.py'),
+                                             'course_helpers.augmentation._Held.new_empty': ( 'augmentation.html#_held.new_empty',
+                                                                                              'course_helpers/augmentation.py'),
                                              'course_helpers.augmentation._bells': ( 'augmentation.html#_bells',
                                                                                      'course_helpers/augmentation.py'),
                                              'course_helpers.augmentation._check': ( 'augmentation.html#_check',

@@ -78,7 +78,7 @@ def blur(
     xb:Tensor, # Pictures
     a:Tensor,  # Amounts, n × 3; at 1 or -1 the bell's deviation is a sixteenth of the height
 ):
-    "Mix each point with its neighbours"
+    "Mix each pixel with its neighbours"
     n, c, h, w = xb.shape
     k, r = _bells((a[:,0].abs()*h/16).clamp_min(1e-3), h, w)
     k = k.repeat_interleave(c, 0)[:,None]
@@ -89,9 +89,9 @@ def blur(
 # %% ../nbs/11_augmentation.ipynb #ee84534e
 def shrink(
     xb:Tensor, # Pictures
-    a:Tensor,  # Amounts, n × 3; 1 or -1 leave an eighth of the points along each side
+    a:Tensor,  # Amounts, n × 3; 1 or -1 leave an eighth of the pixels along each side
 ):
-    "Fewer points, enlarged again"
+    "Fewer pixels, enlarged again"
     def size(x, to): return F.interpolate(x, to, mode='bilinear', antialias=True)
     def one(x, much): return size(size(x[None], [max(1, round(o*(1-.875*much))) for o in x.shape[1:]]), x.shape[1:])
     return torch.cat([one(x, abs(much)) for x,much in zip(xb, a[:,0].tolist())])
@@ -144,21 +144,24 @@ class Augment(Transform):
     "Change training pictures at random, anew in each batch"
     split_idx, order = 0, 30
     def __init__(self,
-        strengths:dict, # Name of a transform: its greatest amount, from 0 to 1
+        strengths:dict, # Name of a transform: its greatest amount, from 0 to 1 (a mirror knows only 0 and above)
         p:float=1.,     # Share of pictures that each of them changes
     ):
         for k,v in strengths.items(): _check(k, v)
+        if not 0 <= p <= 1: raise ValueError(f'p is {p}, and must lie between 0 and 1.')
         self.strengths, self.p = strengths, p
     def encodes(self, x:TensorImage):
         x = x.as_subclass(Tensor)
         for k,v in self.strengths.items(): x = TRANSFORMS[k](x, draw_amounts(len(x), v, self.p).to(x.device))
         return TensorImage(x)
+    def encodes(self, y:TensorPoint|TensorMask): raise ValueError(
+        'Here the answer is a place in the picture, and would have to move along: Augment changes pictures only.')
 
 # %% ../nbs/11_augmentation.ipynb #f2de211e
 def _with_train(dls, train, **notes):
     "The same loaders, but with another one for training"
     res = DataLoaders(train, dls.valid, path=dls.path, device=dls.device)
-    res.vocab = dls.vocab
+    if hasattr(dls, 'vocab'): res.vocab = dls.vocab
     if hasattr(dls, 'made_with'): res.pics, res.made_with = dls.pics, {**dls.made_with, **notes}
     return res
 
@@ -169,6 +172,8 @@ def augmented(
 ):
     "Loaders that also change training pictures at random"
     dl = dls.train
+    if any(isinstance(o, Augment) for o in dl.after_batch.fs): raise ValueError(
+        'These loaders are augmented already. Give all transforms at once, to the loaders that you began with.')
     train = dl.new(after_batch=[*dl.after_batch.fs, Augment(strengths, p)])
     return _with_train(dls, train, augment=strengths, p=p)
 
@@ -178,6 +183,7 @@ class _Held:
     split_idx = 0
     def __init__(self, x, y, loss_func): self.x, self.y, self.loss_func = x, y, loss_func
     def __len__(self): return len(self.y)
+    def new_empty(self): return _Held(self.x[:0], self.y[:0], self.loss_func)  # for `Learner.export`
     def __getitem__(self, i): return TensorImage(self.x[i]), TensorCategory(self.y[i])
 
 def held_dls(
@@ -211,7 +217,8 @@ def train_labels(
     dls:DataLoaders, # fastai loaders, made from pictures and labels
 ):
     "Label of each training picture, as a position in the vocabulary; opens no picture"
-    return tensor([int(o) for o in dls.train_ds.tls[-1]])
+    ds = dls.train_ds
+    return tensor([int(o) for o in (ds.y if isinstance(ds, _Held) else ds.tls[-1])])
 
 # %% ../nbs/11_augmentation.ipynb #ed4221e2
 def recalls(
@@ -241,7 +248,8 @@ def balanced(
     "Loaders that draw training pictures of all classes alike"
     y = train_labels(dls)
     p = class_weights(y.bincount(minlength=len(dls.vocab)), dls.vocab)[y].double().numpy()
-    train = dls.train.new(get_idxs=lambda: np.random.choice(len(p), len(p), p=p/p.sum()).tolist())
+    p = p/p.sum()
+    train = dls.train.new(shuffle=True, shuffle_fn=lambda idxs: np.random.choice(idxs, len(idxs), p=p).tolist())
     return _with_train(dls, train, sampling='balanced')
 
 # %% ../nbs/11_augmentation.ipynb #2b86d4a3
