@@ -20,6 +20,7 @@ from fastcore.basics import patch
 WAYS = dict(  # what each lesson tries
     rate=['0.001', '0.003', '0.03', '0.1'],
     search=[f'{lr}x{bs}x{n}' for lr in ('0.003', '0.01', '0.03') for bs in (32, 64, 128) for n in (2, 4)],
+    found=['0.003x32x4'],  # the best of `search` on `dev`, now on all training pictures and scored on val
     augment=['none/20', 'flip/20', 'full/20', 'none/100', 'flip/100', 'full/100', 'doubled/100', 'hurt/100',
              'elsewhere/100', 'none/all', 'flip/all'],  # with all pictures, full is the baseline
     imbalance=['nothing', 'sampling', 'loss'],
@@ -30,7 +31,7 @@ WAYS = dict(  # what each lesson tries
 @dataclass(frozen=True)
 class Diagnosis:
     "The baseline with one thing changed"
-    kind:str # `rate`, `search`, `augment`, `imbalance`, `overfit` or `arch`
+    kind:str # `rate`, `search`, `found`, `augment`, `imbalance`, `overfit` or `arch`
     what:str # What is changed, as in `WAYS`
     def __post_init__(self):
         if self.what not in WAYS.get(self.kind, []): raise ValueError(
@@ -51,7 +52,7 @@ def epochs(self:Diagnosis,
     s:Settings, # The settings in force
 ):
     "Epochs: as in the settings, half of them on a doubled set, or as the name says"
-    if self.kind == 'search': return int(self.what.split('x')[2])
+    if self.kind in ('search', 'found'): return int(self.what.split('x')[2])
     return s.epochs//2 if self.what.startswith('doubled') else s.epochs
 @patch
 def settings(self:Diagnosis,
@@ -59,7 +60,7 @@ def settings(self:Diagnosis,
 ):
     "Settings to train with"
     if self.kind == 'rate': return replace(s, lr=float(self.what))
-    if self.kind == 'search': return replace(s, lr=float(self.what.split('x')[0]), bs=int(self.what.split('x')[1]))
+    if self.kind in ('search', 'found'): return replace(s, lr=float(self.what.split('x')[0]), bs=int(self.what.split('x')[1]))
     if self.kind == 'overfit': return replace(s, lr=OVERFIT_LR, wd=DECAY if self.what in ('decay', 'all') else 0.)
     return replace(s, size=32) if self.what == '32px' else s
 
@@ -143,9 +144,9 @@ def _overfit(t, s, pics, seed):
     return learn, dict(sched=constant(s.lr), ways=ways)
 
 # %% ../nbs/89_diagnoses.ipynb #60a51028
-MAKERS = dict(rate=_rate, search=_rate, augment=_augment, imbalance=_imbalance, overfit=_overfit, arch=_arch)
-MODULES = dict(rate='lr_finder', search='lr_finder', augment='augmentation', imbalance='augmentation',
-               overfit='overfitting', arch='architecture')
+MAKERS = dict(rate=_rate, search=_rate, found=_rate, augment=_augment, imbalance=_imbalance, overfit=_overfit, arch=_arch)
+MODULES = dict(rate='lr_finder', search='lr_finder', found='lr_finder', augment='augmentation',
+               imbalance='augmentation', overfit='overfitting', arch='architecture')
 def run_diagnosis(
     t:Diagnosis,             # What to train
     s:Settings|None=None,    # The settings in force; None: read them
