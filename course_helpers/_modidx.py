@@ -490,6 +490,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'course_helpers/overfitting.py'),
                                             'course_helpers.overfitting.EarlyStop.keep': ( 'overfitting.html#earlystop.keep',
                                                                                            'course_helpers/overfitting.py'),
+                                            'course_helpers.overfitting.EarlyStop.watched': ( 'overfitting.html#earlystop.watched',
+                                                                                              'course_helpers/overfitting.py'),
                                             'course_helpers.overfitting.HandBatchNorm': ( 'overfitting.html#handbatchnorm',
                                                                                           'course_helpers/overfitting.py'),
                                             'course_helpers.overfitting.HandBatchNorm.__init__': ( 'overfitting.html#handbatchnorm.__init__',

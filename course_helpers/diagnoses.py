@@ -60,7 +60,9 @@ def settings(self:Diagnosis,
 ):
     "Settings to train with"
     if self.kind == 'rate': return replace(s, lr=float(self.what))
-    if self.kind in ('search', 'found'): return replace(s, lr=float(self.what.split('x')[0]), bs=int(self.what.split('x')[1]))
+    if self.kind in ('search', 'found'):
+        lr, bs, _ = self.what.split('x')
+        return replace(s, lr=float(lr), bs=int(bs))
     if self.kind == 'overfit': return replace(s, lr=OVERFIT_LR, wd=DECAY if self.what in ('decay', 'all') else 0.)
     return replace(s, size=32) if self.what == '32px' else s
 
@@ -144,7 +146,8 @@ def _overfit(t, s, pics, seed):
     return learn, dict(sched=constant(s.lr), ways=ways)
 
 # %% ../nbs/89_diagnoses.ipynb #60a51028
-MAKERS = dict(rate=_rate, search=_rate, found=_rate, augment=_augment, imbalance=_imbalance, overfit=_overfit, arch=_arch)
+MAKERS = dict(rate=_rate, search=_rate, found=_rate, augment=_augment, imbalance=_imbalance, overfit=_overfit,
+              arch=_arch)
 MODULES = dict(rate='lr_finder', search='lr_finder', found='lr_finder', augment='augmentation',
                imbalance='augmentation', overfit='overfitting', arch='architecture')
 def run_diagnosis(

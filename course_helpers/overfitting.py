@@ -27,7 +27,7 @@ def overfit_start(
     "Epoch, counted from 1, after which the validation loss rises; None if it doesn't"
     if not len(losses): raise ValueError('There are no losses. Train for one epoch at least.')
     low = min(range(len(losses)), key=lambda i: losses[i])
-    return low+1 if losses[-1] >= losses[low]+rise else None
+    return None if losses[-1] < losses[low]+rise else low+1  # a loss that is no number has risen
 
 # %% ../nbs/12_overfitting.ipynb #933a6764
 def draw_learning(
@@ -42,7 +42,8 @@ def draw_learning(
         found = {k: [o[k] for o in curve] for k in ('train_loss', 'valid_loss')}
         for (k,v),style in zip(found.items(), ('-', '--')):
             ax.plot(range(1, len(v)+1), v, style, marker='.', label=k.replace('_', ' '))
-        start = overfit_start(found['valid_loss'], rise)
+        start, train_loss = overfit_start(found['valid_loss'], rise), found['train_loss']
+        if start and not train_loss[-1] < train_loss[start-1]: start = None  # nothing is learned by heart
         if start: ax.axvline(start, ls=':', color='grey')
         ax.set(title=title, xlabel='epoch'); ax.locator_params('x', integer=True)
         ends = '{:.2f} in training, {:.2f} in validation'.format(*(v[-1] for v in found.values()))
@@ -185,11 +186,12 @@ def save_checkpoint(
     path:Path,    # File to write
     weights:dict, # State of a net
     values:list,  # The watched values up to now
+    **notes,      # More to keep: plain values
 ):
     "Write weights and values to a temporary name, then move them into place"
     tmp = Path(path).with_suffix('.tmp')
     tmp.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(dict(model=weights, values=[float(o) for o in values]), tmp)
+    torch.save(dict(model=weights, values=[float(o) for o in values], **notes), tmp)
     os.replace(tmp, path)
 
 def load_checkpoint(
@@ -205,6 +207,7 @@ def check_classes(
 ):
     "How many validation pictures each class has; refuses a class without"
     ds = dls.valid_ds
+    if not len(ds): raise ValueError('There are no validation pictures. Put some of each class aside.')
     labels = ds.tls[-1] if hasattr(ds, 'tls') else [o[-1] for o in ds]
     counts = Counter(int(o) for o in labels if np.ndim(o) == 0)
     res = {str(o): counts[i] for i,o in enumerate(dls.vocab)}
@@ -221,14 +224,16 @@ class EarlyStop(Callback):
         monitor:str='valid_loss', # Value to watch, by its name in fastai's table of epochs
         patience:int=2,           # Epochs without a better one after which to stop
         min_delta:float=0.,       # By how much a value must be better to count
-        larger:bool|None=None,    # Is more better? None: not for names with `loss` or `error`
+        larger:bool|None=None,    # Is more better? None: not for losses and errors, by their names
         folder:Path|None=None,    # Where to write `best.pt` and `last.pt`; None: nothing is written
     ):
         early_stop([0.], patience, min_delta)  # refuses what makes no sense
         self.monitor, self.patience, self.min_delta = monitor, patience, min_delta
-        self.larger = not re.search('loss|error', monitor) if larger is None else larger
+        self.larger = not re.search('loss|error|mse|mae|perplexity|brier', monitor) if larger is None else larger
         self.folder = Path(folder) if folder else None
-    def before_fit(self): self.fits = False  # fastai also calls it to validate
+    def before_fit(self):  # fastai also calls it to validate
+        self.fits, skip = False, getattr(self.learn, 'skip_to_epoch', None)
+        if skip: self.begin(skip._skip_to)
     def before_train(self):
         if not self.fits and not hasattr(self.learn, 'lr_finder'): self.begin()
     def before_epoch(self):
@@ -238,7 +243,7 @@ class EarlyStop(Callback):
 @patch
 def after_epoch(self:EarlyStop):
     "Note the value, keep what is to be kept, and decide"
-    if not self.fits: return
+    if not self.fits or self.epoch < self.done: return
     self.values.append(self.recorder.values[-1][self.at])
     self.found = early_stop(self.values, self.patience, self.min_delta, self.larger)
     if self.found.best == len(self.values): self.best_weights = self.keep('best')
@@ -251,25 +256,27 @@ def after_fit(self:EarlyStop):
 @patch
 def keep(self:EarlyStop, name):
     weights = deepcopy(self.learn.model.state_dict())
-    if self.folder: save_checkpoint(self.folder/f'{name}.pt', weights, self.values)
+    if self.folder: save_checkpoint(self.folder/f'{name}.pt', weights, self.values, watched=self.watched)
     return weights
+@patch(as_prop=True)
+def watched(self:EarlyStop): return [getattr(self.learn, 'start', ''), self.monitor, self.larger, self.min_delta]
 
 # %% ../nbs/12_overfitting.ipynb #0e94afea
 @patch
-def begin(self:EarlyStop):
+def begin(self:EarlyStop, done=0):
     "Look for the monitor and for all classes, and take up a training that was stopped"
     names = [o for o in self.recorder.metric_names[1:] if o != 'time']
     if self.monitor not in names: raise ValueError(
         f'There is no value {self.monitor!r} to watch. This training has: {", ".join(names)}. Choose one of them.')
-    if getattr(self.dls, 'vocab', None): check_classes(self.dls)
-    self.fits, self.at, self.values, self.best_weights = True, names.index(self.monitor), [], None
-    if not self.epoch: return
-    if not self.folder: raise ValueError('The best weights of this stopped training were not kept. '
-                                         'Give EarlyStop a folder, and begin with a new learner.')
-    last = self.folder/'last.pt'
-    self.values = load_checkpoint(last)['values'][:self.epoch] if last.exists() else []
-    if len(self.values) < self.epoch: raise ValueError(
-        f'The checkpoints in {self.folder.name} are of another training. Take a new learner and an empty folder.')
+    if getattr(self.dls, 'vocab', None) or not len(self.dls.valid_ds): check_classes(self.dls)
+    self.fits, self.at, self.values, self.best_weights, self.done = True, names.index(self.monitor), [], None, done
+    if not done: return
+    again = "Delete this training's file in the folder checkpoints, and begin with a new learner and an empty folder."
+    if not self.folder: raise ValueError(f'EarlyStop has no folder, so the best weights were not kept. {again}')
+    kept = load_checkpoint(self.folder/'last.pt') if (self.folder/'last.pt').exists() else {}
+    self.values = kept.get('values', [])[:done]
+    if len(self.values) < done or kept.get('watched') != self.watched: raise ValueError(
+        f'The checkpoints in {self.folder.name} are of another training, or one watched in another way. {again}')
     self.found = early_stop(self.values, self.patience, self.min_delta, self.larger)
     if self.found.best: self.best_weights = load_checkpoint(self.folder/'best.pt', self.dls.device)['model']
     if self.found.early: raise CancelFitException
