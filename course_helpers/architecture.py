@@ -7,7 +7,7 @@ __all__ = ['MENDS', 'smallest_side', 'Layer', 'summarize', 'layer_table', 'last_
            'act_stats', 'ActsCB', 'draw_acts']
 
 # %% ../nbs/13_architecture.ipynb #0a93a248
-import itertools, math
+import itertools, math, warnings
 from copy import deepcopy
 from typing import NamedTuple
 
@@ -74,13 +74,13 @@ def _macs(m, before, after):
     return math.prod(before if isinstance(m, nn.ConvTranspose2d) else after)*m.weight[0].numel()
 
 def _check_size(net, shape, error):
-    "Refuse a picture on which the net stops, or that is smaller than its total stride"
+    "Refuse a picture on which the net stops; warn of one that is smaller than its total stride"
     (c, h, w), stride = shape, _stride(net, shape[0])
     if not error and min(h, w) >= stride: return
     least = smallest_side(net, c)
-    why = f'It stops with: {error}' if error else f'Its total stride is {stride}, so its last map has no whole point.'
-    raise ValueError(f'A picture of {h} × {w} px does not suit this net. '
-                     f'The smallest that works is {least} × {least} px. {why}')
+    said = f'The smallest that works is {least} × {least} px.'
+    if error: raise ValueError(f'A picture of {h} × {w} px does not suit this net. {said} It stops with: {error}')
+    warnings.warn(f'A point of the last map stands for {stride} px, more than the picture of {h} × {w} px. {said}')
 
 # %% ../nbs/13_architecture.ipynb #9047d05c
 def summarize(
@@ -101,7 +101,8 @@ def summarize(
         new = {p: p.numel() for p in m.parameters(recurse=False) if p not in known}
         known |= {*new}
         res.append(Layer(name, type(m).__name__, after, sum(new.values()), _macs(m, before, after)))
-    return res
+    rest = sum(p.numel() for p in net.parameters() if p not in known)
+    return [*res, Layer('(rest)', 'not passed as layers', (), rest, 0)] if rest else res
 
 # %% ../nbs/13_architecture.ipynb #56715656
 def layer_table(
@@ -123,7 +124,9 @@ def last_map(
     layers:list, # What `summarize` returned
 ):
     "The last map before any pooling to a fixed size"
-    return [o for o in layers if len(o.shape) == 3 and 'Adaptive' not in o.kind][-1]
+    maps = [o for o in layers if len(o.shape) == 3]
+    end = max((i for i,o in enumerate(maps) if 'Adaptive' in o.kind), default=len(maps))
+    return [o for o in maps[:end] if 'Adaptive' not in o.kind][-1]
 
 def draw_maps(
     layers:list,  # What `summarize` returned
@@ -147,6 +150,8 @@ def _opened(net):
     net = deepcopy(net).cpu().double().eval()
     for m in net.modules():
         if isinstance(m, nn.modules.batchnorm._BatchNorm): m.reset_parameters()
+        elif isinstance(m, (nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm)):
+            m.register_forward_hook(lambda m, x, y: x[0])
         elif isinstance(m, nn.MaxPool2d): m.register_forward_hook(
             lambda m, x, y: F.avg_pool2d(x[0], m.kernel_size, m.stride, m.padding, m.ceil_mode))
         elif isinstance(m, (nn.Conv2d, nn.Linear)):
@@ -155,7 +160,7 @@ def _opened(net):
 
 # %% ../nbs/13_architecture.ipynb #f48e5a2c
 def measure_field(
-    net:nn.Module,  # Any net for pictures
+    net:nn.Module,  # A net for pictures, whose pooling and norms are layers
     size:int=256,   # Side of the picture in pixels; must be larger than the field
     channels:int=3, # Colours of a picture
 ):
@@ -182,7 +187,8 @@ class Remake:
         net:nn.Module, # A fresh net of the course, such as `small_net`
     ):
         blocks = [o for o in net.children() if isinstance(o, ResBlock)]
-        if not blocks: raise ValueError("This is not one of the course's nets, with residual blocks in a row.")
+        if not blocks: raise ValueError(
+            'Remake knows tiny_net and small_net, with residual blocks in a row. This net has none at its top level.')
         widths = [round(self.share*o[0].out_channels) for o in (*net[:2], *[b.convpath[0] for b in blocks])]
         pool = nn.MaxPool2d(self.pool) if self.pool > 1 else nn.Identity()
         stem = ConvLayer(3, widths[0], stride=self.stem), ConvLayer(*widths[:2]), pool
@@ -197,11 +203,11 @@ MENDS = {'stem': dict(pool=1), 'stage': dict(last=1),  # the same, at about the 
 
 # %% ../nbs/13_architecture.ipynb #b44d1f9c
 def act_stats(
-    x:Tensor, # What a layer returned: pictures × channels, or pictures × channels × rows × columns
+    x:Tensor, # What a layer returned: pictures × channels, and perhaps × rows × columns
 ):
     "Mean, deviation, and share of channels that are not above 0 anywhere in the batch"
     x = x.detach().float()
-    return x.mean().item(), x.std().item(), (x <= 0).transpose(0, 1).flatten(1).all(1).float().mean().item()
+    return x.mean().item(), x.std().item(), (~(x > 0)).transpose(0, 1).flatten(1).all(1).float().mean().item()
 
 # %% ../nbs/13_architecture.ipynb #fdfa60cb
 class ActsCB(Callback):
@@ -214,6 +220,7 @@ class ActsCB(Callback):
         layers = {k: m for k,m in self.model.named_modules() if isinstance(m, self.kinds)}
         if not layers: raise ValueError(f"This net has no {', '.join(o.__name__ for o in self.kinds)}. Name "
                                         'the classes of the layers to watch, such as kinds=(nn.GELU,).')
+        self.remove()
         self.names, self.layers, self.fresh = [*layers], [*layers.values()], True
     def before_batch(self):
         if self.fresh: self.rows, self.fresh = [], False
