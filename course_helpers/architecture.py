@@ -198,6 +198,8 @@ class Remake:
         res = nn.Sequential(*stem, *blocks, *head)
         if self.share == 1: res.load_state_dict(dict(zip(res.state_dict(), net.state_dict().values(), strict=True)))
         return res
+
+# %% ../nbs/13_architecture.ipynb #e649a894
 MENDS = {'stem': dict(pool=1), 'stage': dict(last=1),  # the same, at about the cost of the plain net:
          'stem-thin': dict(pool=1, share=.6), 'stage-thin': dict(last=1, share=.8)}
 

@@ -28,6 +28,7 @@ WAYS = dict(  # what each lesson tries
              'watch+accuracy', 'watch+noise50+accuracy'],
     arch=['stem', 'stage', 'stem-thin', 'stage-thin', '32px'])
 
+# %% ../nbs/89_diagnoses.ipynb #f2121b43
 @dataclass(frozen=True)
 class Diagnosis:
     "The baseline with one thing changed"
