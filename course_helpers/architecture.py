@@ -235,8 +235,10 @@ class ActsCB(Callback):
         for o in self.hooks: o.remove()
         self.hooks = []
     after_fit = after_cancel_batch = remove
-    @property
-    def stats(self): "Steps × layers × (mean, deviation, dead)"; return tensor(self.rows)
+
+# %% ../nbs/13_architecture.ipynb #ab2fec8d
+@patch(as_prop=True)
+def stats(self:ActsCB): "Steps × layers × (mean, deviation, dead)"; return tensor(self.rows)
 
 # %% ../nbs/13_architecture.ipynb #aaf6f8a8
 def draw_acts(

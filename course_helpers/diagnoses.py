@@ -67,6 +67,7 @@ def settings(self:Diagnosis,
     if self.kind == 'overfit': return replace(s, lr=OVERFIT_LR, wd=DECAY if self.what in ('decay', 'all') else 0.)
     return replace(s, size=32) if self.what == '32px' else s
 
+# %% ../nbs/89_diagnoses.ipynb #73b28d14
 def parse_diagnosis(
     text:str, # Such as `augment/flip/20`
 ):
