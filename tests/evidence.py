@@ -30,6 +30,41 @@ QUESTIONS = [  # rows that are corrected together, as in their lesson: name, arm
     [('[the whole recipe](nbs/07_recipe.ipynb): normalization, resizing, mixup, smoothing', 'baseline',
       get_ladder()[-1].name, ('stats', 'cbs', 'sched', 'loss'), 'val')]]
 
+SEEN = 'held', 'doubled', 'augment', 'p', 'n_train', 'epochs'  # how training pictures are shown
+def way(how, n): return 'baseline' if (how, n) == ('full', 'all') else f'augment/{how}/{n}'
+DIAGNOSES = [  # the same for lessons 10 to 13: name, pictures of each class, arm without, arm with, what differs, score
+    [(f'[learning rate](nbs/10_lr_finder.ipynb) {lr} in place of 0.01', 'all', 'baseline', f'rate/{lr}', 'lr', 'val')
+     for lr in ('0.001', '0.003', '0.03', '0.1')],
+    [('the best of a search on `dev`: rate 0.003, batches of 32', 'all', 'baseline', 'found/0.003x32x4', ('lr', 'bs'), 'val')],
+    [(f'{name}, against none', n, way('none', n), way(how, n), SEEN, 'val') for name,how in
+     (('[mirror images](nbs/11_augmentation.ipynb) by chance', 'flip'), ('crops, mirror images, light', 'full')) for n in (20, 100, 'all')],
+    [('a set doubled by mirror images, against mirroring by chance', 100, way('flip', 100), way('doubled', 100), SEEN, 'val'),
+     ('quarter turns, upside down, negatives on top', 100, way('full', 100), way('hurt', 100), SEEN, 'val')],
+    [(f'five of ten classes with a tenth of their pictures: weighted {name}', '100 or 10', 'imbalance/nothing', f'imbalance/{o}', what, 'val')
+     for name,o,what in (('sampling', 'sampling', 'sampling'), ('loss', 'loss', ('loss', 'class_weights')))],
+    [(f'{name} in place of sharp val pictures', 100, way('full', 100), way('full', 100), '', ('val', f'val_{name}')) for name in ('blurred', 'dark', 'small')] +
+    [(f'trained with blur, darkness and few pixels too: {name}', 100, way('full', 100), way('elsewhere', 100), SEEN, score)
+     for name,score in (('pictures as they are', 'val'), *((f'{o} pictures', f'val_{o}') for o in ('blurred', 'dark', 'small')))],
+    [(f'[a plain net](nbs/12_overfitting.ipynb): {name}', 100, 'overfit/plain', f'overfit/{o}', what, 'val') for name,o,what in
+     (('dropout', 'dropout', 'change'), ('batch norm', 'norm', 'change'), ('half the channels', 'half', 'change'), ('weight decay 2', 'decay', 'wd'),
+      ('crops and mirror images', 'crops', SEEN), ('all of these', 'all', ('change', 'wd', *SEEN)))],
+    *[[(f'weights of the {best} on `dev`, not the last{noise}', 100, f'overfit/{arm}', f'overfit/{arm}', '', ('val_last', 'val_best'))
+       for arm,noise in ((f'watch{o}', ''), (f'watch+noise50{o}', '; half of the labels wrong'))]
+      for o,best in (('', 'lowest loss'), ('+accuracy', 'highest accuracy'))],
+    [(f'[a net for larger pictures](nbs/13_architecture.ipynb): {name}', 100, 'baseline', f'arch/{o}', what, 'val') for name,o,what in
+     (('a stride less in the stem', 'stem', 'change'), ('a stride less in the last stage', 'stage', 'change'),
+      ('the first, for equal work', 'stem-thin', 'change'), ('the second, for equal work', 'stage-thin', 'change'), ('32 px', '32px', 'size'))]]
+
+def diagnosis_table():
+    "What was found in lessons 10 to 13, as Markdown"
+    rows, ns = [], set()
+    for question in DIAGNOSES:
+        gains = correct_holm([compare(a, b, what, score=score, budget='all' if n == 'all' else 'few') for _,n,a,b,what,score in question])
+        rows += [f'| {name} | {n} | {cell(gain)} |\n' for (name,n,*_),gain in zip(question, gains)]
+        ns |= {o.n for o in gains}
+    n, = ns
+    return f'| what was tried | pictures of each class | points on val, 95 % interval, n = {n} |\n|--|--|--|\n' + ''.join(rows)
+
 def answer(question):
     "Gains by row and budget, corrected together; a budget in which an arm has no runs is left out"
     asked = [(row, o) for row in question for o in BUDGETS if load_runs(arm=row[2], profile='cpu', budget=o)]
@@ -99,7 +134,7 @@ def main():
     draw()
     text = README.read_text(encoding='utf-8')
     new = fill(fill(text, 'ladder', picture()), 'table of gains', table())
-    new = fill(new, 'table of transfer', transfer_table())
+    new = fill(fill(new, 'table of transfer', transfer_table()), 'table of diagnosis', diagnosis_table())
     if new != text: write_atomic(README, new)
 
 if __name__ == '__main__': sys.exit(main())

@@ -47,5 +47,6 @@ def test_every_arm_of_the_plan_has_its_seeds():
 def test_table_and_picture_of_the_readme_are_made_of_these_records():
     import evidence
     text = evidence.README.read_text(encoding='utf-8')
-    assert all(o in text for o in (evidence.table(), evidence.picture(), evidence.transfer_table())), 'make export writes them anew'
+    tables = evidence.table(), evidence.picture(), evidence.transfer_table(), evidence.diagnosis_table()
+    assert all(o in text for o in tables), 'make export writes them anew'
     assert Image.open(evidence.PICTURE).info['runs'] == evidence.stamp(), 'make export draws it anew'
