@@ -57,7 +57,7 @@ DRAWN := $(foreach n,5 20 100,$(foreach o,scratch frozen last all,transfer/$(o)/
 OVERFIT := $(foreach o,plain dropout norm decay crops half all watch watch+noise50 watch+accuracy watch+noise50+accuracy,overfit/$(o))
 AUGMENT := $(foreach n,20 100,$(foreach o,none flip full,augment/$(o)/$(n))) $(foreach o,doubled hurt elsewhere,augment/$(o)/100)
 DIAGNOSES := $(OVERFIT) $(AUGMENT) $(foreach o,nothing sampling loss,imbalance/$(o)) $(foreach o,stem stage stem-thin stage-thin 32px,arch/$(o))
-RATES := $(foreach o,0.001 0.003 0.03 0.1,rate/$(o)) found/0.003x32x4 augment/none/all augment/flip/all
+RATES := $(foreach o,0.0003 0.001 0.003 0.03 0.1 0.3,rate/$(o)) found/0.003x32x4 augment/none/all augment/flip/all
 SEARCH := $(foreach o,0.003 0.01 0.03,$(foreach n,32 64 128,search/$(o)x$(n)x2 search/$(o)x$(n)x4))
 TO := --seeds 0 1 2 3 4 --to data/runs --only
 runs: .venv/ready

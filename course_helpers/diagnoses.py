@@ -18,7 +18,7 @@ from fastcore.basics import patch
 
 # %% ../nbs/89_diagnoses.ipynb #fe1108a1
 WAYS = dict(  # what each lesson tries
-    rate=['0.001', '0.003', '0.03', '0.1'],
+    rate=['0.001', '0.003', '0.03', '0.1', '0.0003', '0.3'],
     search=[f'{lr}x{bs}x{n}' for lr in ('0.003', '0.01', '0.03') for bs in (32, 64, 128) for n in (2, 4)],
     found=['0.003x32x4'],  # the best of `search` on `dev`, now on all training pictures and scored on val
     augment=['none/20', 'flip/20', 'full/20', 'none/100', 'flip/100', 'full/100', 'doubled/100', 'hurt/100',

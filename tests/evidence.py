@@ -34,7 +34,7 @@ SEEN = 'held', 'doubled', 'augment', 'p', 'n_train', 'epochs'  # how training pi
 def way(how, n): return 'baseline' if (how, n) == ('full', 'all') else f'augment/{how}/{n}'
 DIAGNOSES = [  # the same for lessons 10 to 13: name, pictures of each class, arm without, arm with, what differs, score
     [(f'[learning rate](nbs/10_lr_finder.ipynb) {lr} in place of 0.01', 'all', 'baseline', f'rate/{lr}', 'lr', 'val')
-     for lr in ('0.001', '0.003', '0.03', '0.1')],
+     for lr in ('0.0003', '0.001', '0.003', '0.03', '0.1', '0.3')],
     [('the best of a search on `dev`: rate 0.003, batches of 32', 'all', 'baseline', 'found/0.003x32x4', ('lr', 'bs'), 'val')],
     [(f'{name}, against none', n, way('none', n), way(how, n), SEEN, 'val') for name,how in
      (('[mirror images](nbs/11_augmentation.ipynb) by chance', 'flip'), ('crops, mirror images, light', 'full')) for n in (20, 100, 'all')],
