@@ -371,10 +371,10 @@ def ledger(
     runs:list,       # Runs of any arms
     score:str='val', # Name of the score
 ):
-    "Arms as a table: mean accuracy in %, its spread in points, n, minutes a run"
+    "Arms that have the score, as a table: mean accuracy in %, its spread in points, n, minutes a run"
     import pandas as pd
     rows = []
-    for o in group_runs(runs):
+    for o in group_runs(r for r in runs if score in r.scores):
         mean, sd, n = spread(_points(o, score))
         wall, cpu = np.mean([(r.train_seconds, r.train_cpu_seconds) for r in o], axis=0)/60
         rows.append([*_place(o[0]), o[0].config_hash, *np.round([mean, sd], 2), n,

@@ -48,7 +48,7 @@ DIAGNOSES = [  # the same for lessons 10 to 13: name, pictures of each class, ar
     [(f'[a plain net](nbs/12_overfitting.ipynb): {name}', 100, 'overfit/plain', f'overfit/{o}', what, 'val') for name,o,what in
      (('dropout', 'dropout', 'change'), ('batch norm', 'norm', 'change'), ('half the channels', 'half', 'change'), ('weight decay 2', 'decay', 'wd'),
       ('crops and mirror images', 'crops', SEEN), ('all of these', 'all', ('change', 'wd', *SEEN)))],
-    *[[(f'weights of the {best} on `dev`, not the last{noise}', 100, f'overfit/{arm}', f'overfit/{arm}', '', ('val_last', 'val_best'))
+    *[[(f'the plain net: weights of the {best} on `dev`, not the last{noise}', 100, f'overfit/{arm}', f'overfit/{arm}', '', ('val_last', 'val_best'))
        for arm,noise in ((f'watch{o}', ''), (f'watch+noise50{o}', '; half of the labels wrong'))]
       for o,best in (('', 'lowest loss'), ('+accuracy', 'highest accuracy'))],
     [(f'[a net for larger pictures](nbs/13_architecture.ipynb): {name}', 100, 'baseline', f'arch/{o}', what, 'val') for name,o,what in
