@@ -213,7 +213,7 @@ def draw_sweep(
     b.plot([*found], [np.mean(o) for o in found.values()], 'o-', color='black', ms=5)
     for lr,o in found.items(): b.vlines(lr, *interval(o), color='black', lw=2)
     for ax in a, b: ax.axvline(chosen, ls=':', color='grey', label=f'chosen {chosen:g}')
-    a.set(ylabel='loss', xscale='log'); a.legend(fontsize=8, loc='lower left')
+    a.set(ylabel='loss', xscale='log'); a.legend(fontsize=8, loc='center left', bbox_to_anchor=(1, .5))
     b.set(xlabel='learning rate (highest of the training)', ylabel='accuracy, %')
     said = ', '.join(f'{np.mean(o):.1f} at {lr:g} (n = {len(o)})' for lr,o in found.items())
     return with_alt(fig, f'Range tests by rate: {near}. Accuracy in %: {said}. Chosen: {chosen:g}.')
