@@ -47,7 +47,7 @@ def draw_learning(
         if start: ax.axvline(start, ls=':', color='grey')
         ax.set(title=title, xlabel='epoch'); ax.locator_params('x', integer=True)
         ends = '{:.2f} in training, {:.2f} in validation'.format(*(v[-1] for v in found.values()))
-        words.append(f'{title}: {ends}, ' + (f'rises after epoch {start}.' if start else 'does not rise.'))
+        words.append(f'{title}: {ends}, ' + (f'overfits after epoch {start}.' if start else 'does not overfit.'))
     for ax in axs.flat[len(curves):]: ax.axis('off')
     axs[0, 0].set_ylabel('loss'); axs[0, 0].legend()
     return with_alt(fig, ' '.join(words))
