@@ -144,7 +144,7 @@ class Augment(Transform):
     "Change training pictures at random, anew in each batch"
     split_idx, order = 0, 30
     def __init__(self,
-        strengths:dict, # Name of a transform: its greatest amount, from 0 to 1 (a mirror knows only 0 and above)
+        strengths:dict, # Name of a transform: its greatest amount, from 0 to 1 (for a mirror any above 0 is a coin)
         p:float=1.,     # Share of pictures that each of them changes
     ):
         for k,v in strengths.items(): _check(k, v)

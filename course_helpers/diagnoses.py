@@ -7,6 +7,7 @@ __all__ = ['WAYS', 'OVERFIT_LR', 'DECAY', 'HURT', 'ALIKE', 'PLAIN', 'MAKERS', 'M
            'rare_classes', 'run_diagnosis']
 
 # %% ../nbs/89_diagnoses.ipynb #d4bbd43e
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -165,4 +166,6 @@ def run_diagnosis(
     from course_helpers.baseline import train
     s = t.settings(s or get_settings())
     learn, more = MAKERS[t.kind](t, s, pics or get_pictures(s), seed)
-    return train(learn, t.name, t.epochs(s), folder=folder, command=command, module=MODULES[t.kind], tell=tell, **more)
+    run = train(learn, t.name, t.epochs(s), folder=folder, command=command, module=MODULES[t.kind], tell=tell, **more)
+    if hasattr(learn, 'early_stop'): shutil.rmtree(learn.early_stop.folder)  # the record is there, the weights can go
+    return run
