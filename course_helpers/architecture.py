@@ -222,7 +222,6 @@ class ActsCB(Callback):
         layers = {k: m for k,m in self.model.named_modules() if isinstance(m, self.kinds)}
         if not layers: raise ValueError(f"This net has no {', '.join(o.__name__ for o in self.kinds)}. Name "
                                         'the classes of the layers to watch, such as kinds=(nn.GELU,).')
-        self.remove()
         self.names, self.layers, self.fresh = [*layers], [*layers.values()], True
     def before_batch(self):
         if self.fresh: self.rows, self.fresh = [], False
