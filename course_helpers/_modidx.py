@@ -794,6 +794,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'course_helpers.runs': { 'course_helpers.runs.Plan': ('runs.html#plan', 'course_helpers/runs.py'),
                                      'course_helpers.runs.Plan.command': ('runs.html#plan.command', 'course_helpers/runs.py'),
                                      'course_helpers.runs.Plan.epochs': ('runs.html#plan.epochs', 'course_helpers/runs.py'),
+                                     'course_helpers.runs.Plan.fit': ('runs.html#plan.fit', 'course_helpers/runs.py'),
                                      'course_helpers.runs.Plan.stages': ('runs.html#plan.stages', 'course_helpers/runs.py'),
                                      'course_helpers.runs.PlanBar': ('runs.html#planbar', 'course_helpers/runs.py'),
                                      'course_helpers.runs.PlanBar.__init__': ('runs.html#planbar.__init__', 'course_helpers/runs.py'),

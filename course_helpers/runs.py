@@ -40,7 +40,7 @@ class Plan:
     "One run to make"
     arm:str      # Name of what is trained
     seed:int     # Seed of the weights and of the order of the pictures
-    s:Settings   # The settings of the run
+    s:Settings   # The settings in force, not yet fit to the arm
 
     @property
     def command(self):
@@ -49,9 +49,11 @@ class Plan:
         return (f'course-run --only {self.arm} --profile {s.profile} --budget {s.budget} '
                 f'--pictures {s.pictures} --seeds {self.seed}')
     @property
+    def fit(self): "The settings that the arm trains with"; return parse_arm(self.arm).settings(self.s)
+    @property
     def stages(self):
         "Sizes and epochs of the stages"
-        return parse_arm(self.arm).stages(self.s)
+        return parse_arm(self.arm).stages(self.fit)
     @property
     def epochs(self): "Epochs of all stages"; return sum(n for _,n in self.stages)
 
@@ -64,7 +66,7 @@ def is_record(
     pics:Pictures, # The picture set
 ):
     "Is this the record of that run?"
-    s, config, stages = plan.s, run.config, str([list(o) for o in plan.stages])
+    s, config, stages = plan.fit, run.config, str([list(o) for o in plan.stages])
     if len(plan.stages) > 1 and stages not in str(config['cbs']): return False
     return ((run.arm, run.seed, run.profile, run.budget, run.pictures['fingerprint'])
             == (plan.arm, plan.seed, s.profile, s.budget, pics.fingerprint)
@@ -123,8 +125,7 @@ def _prepare(a):
     if not a.dry_run: folder.mkdir(parents=True, exist_ok=True)
     pics = get_pictures(s)
     s = replace(s, pictures='sketches' if pics.drawn else 'photos')
-    fit = {o: parse_arm(o).settings(s) for o in arms}
-    plans = [Plan(arm, seed, fit[arm]) for seed in dict.fromkeys(a.seeds) for arm in dict.fromkeys(arms)]
+    plans = [Plan(arm, seed, s) for seed in dict.fromkeys(a.seeds) for arm in dict.fromkeys(arms)]
     todo = to_do(plans, pics, load_runs(folder))
     print(f'{len(plans)} runs wanted, {len(plans)-len(todo)} of them have a record in {folder}.')
     return plans, todo, pics, folder

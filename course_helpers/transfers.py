@@ -127,7 +127,7 @@ def make_transfer(
     from course_helpers.baseline import get_learner
     from course_helpers.models import get_base, own_classifier
     from course_helpers.transfer import FitFeatures, OwnHead, get_unfreeze, group_sched, sgd, split_blocks
-    s = replace(transfer_settings(s := s or get_settings()), wd=t.settings(s).wd)
+    s = t.settings(s or get_settings())
     pics = pics or get_pictures(s)
     net, base = get_base(size=s.size)
     stats = None if t.raw else (base.mean, base.std)
