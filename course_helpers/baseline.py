@@ -241,12 +241,12 @@ def score(
 def record(
     learn:Learner, # A trained learner
     setup:Setup,   # What was trained
-    ways:dict,     # More ways to score: {name: function of a learner, like `get_probs`}
+    scorers:dict,  # More ways to score: {name: function of a learner, like `get_probs`}
     measures:dict, # What else to keep: {name: function of probabilities and targets}
 ):
     "Score a net and say what it is and how it came about"
     name = 'dev' if learn.dls.made_with['dev'] else 'val'
-    answers = {k: f(learn) for k,f in {name: get_probs, **ways}.items()}
+    answers = {k: f(learn) for k,f in {name: get_probs, **scorers}.items()}
     found = {k: score(*o) for k,o in answers.items()}
     def total(k): return sum(o[k] for o in learn.curve)
     return Run(
@@ -286,7 +286,7 @@ def train(
     epochs:int|None=None,  # Passes over the training pictures; None: those of the settings
     lr:float|None=None,    # Highest learning rate; None: that of the settings
     sched:dict|None=None,  # Schedules for fastai's `ParamScheduler`; None: one-cycle
-    ways:dict={},          # More ways to score: {name: function of a learner, like `get_probs`}
+    scorers:dict={},       # More ways to score: {name: function of a learner, like `get_probs`}
     measures:dict={},      # What else to keep: {name: function of probabilities and targets}
     folder:Path|None=None, # Where to keep the record; None: `runs` in your own folder
     command:str='',        # Command that makes the run again
@@ -301,7 +301,7 @@ def train(
     with watching(learn), learn.no_logging():
         learn.fit(epochs, lr, cbs=[ParamScheduler(sched or one_cycle(lr)), keep, ShowProgress(tell)],
                   start_epoch=keep.load(learn))
-    save_run(run := record(learn, setup, ways, measures), folder or s.my_path/'runs')
+    save_run(run := record(learn, setup, scorers, measures), folder or s.my_path/'runs')
     keep.path.unlink(missing_ok=True)
     return run
 

@@ -349,15 +349,17 @@ def copy_lessons(
     res, note = Copies([], [], []), dst/'.copied.json'
     try: known = _read_json(note)
     except ValueError: known = {}
-    for o in sorted(src.glob('[!.]*.ipynb')):
+    for o in sorted(src.rglob('[!.]*.ipynb')):
+        name = o.relative_to(src).as_posix()
+        if any(part.startswith('.') for part in name.split('/')): continue  # checkpoints of an editor
         sha = hashlib.sha256(o.read_bytes()).hexdigest()
-        if not (dst/o.name).exists():
-            write_atomic(dst/o.name, o.read_text(encoding='utf-8'))
-            res.new.append(o.name)
-            known[o.name] = sha
+        if not (dst/name).exists():
+            write_atomic(dst/name, o.read_text(encoding='utf-8'))
+            res.new.append(name)
+            known[name] = sha
         else:
-            res.kept.append(o.name)
-            if known.get(o.name, sha) != sha: res.newer.append(o.name)
+            res.kept.append(name)
+            if known.get(name, sha) != sha: res.newer.append(name)
     write_atomic(note, json.dumps(known))
     return res
 

@@ -6,11 +6,11 @@
 __all__ = ['SOURCES', 'GET_AGAIN', 'MARKER', 'PicturesError', 'Source', 'list_files', 'fingerprint', 'verify', 'check_member',
            'progress', 'unpack', 'locked', 'mark', 'read_marker', 'add_archive', 'file_md5', 'fetch', 'download',
            'Pictures', 'load_pictures', 'get_sketches', 'find_photos', 'get_pictures', 'file_hash', 'is_dev',
-           'is_unseen', 'noisy_labels', 'pick', 'split_files', 'decode', 'Cache', 'open_cache', 'get_cache', 'sheet',
-           'browse', 'status', 'get_photos', 'verify_all', 'course_data']
+           'is_unseen', 'noisy_labels', 'pick', 'sample_pictures', 'split_files', 'decode', 'Cache', 'open_cache',
+           'get_cache', 'sheet', 'browse', 'status', 'get_photos', 'verify_all', 'course_data']
 
 # %% ../nbs/93_pictures.ipynb #e42a87ed
-import argparse, csv, hashlib, http.client, json, os, shutil, socket, sys, tarfile, zlib
+import argparse, csv, hashlib, http.client, json, os, random, shutil, socket, sys, tarfile, zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -426,6 +426,23 @@ def pick(
         mine = sorted((o for o in files if o.split('/')[1] == wnid), key=file_hash)
         res += mine[:per_class]
     return sorted(res)
+
+# %% ../nbs/93_pictures.ipynb #d29ecea9
+def sample_pictures(
+    files:list,    # Pictures to choose from
+    per_class:int, # How many of each class; 0: all
+    seed:int,      # Fixes which
+    shown:int=0,   # Repeat them until they are so many; 0: don't
+):
+    "Pictures of each class, drawn at random; a ValueError where a class has too few"
+    if not per_class: return list(files)
+    rng, mine = random.Random(seed), []
+    for wnid in CLASSES:
+        there = [o for o in files if o.split('/')[1] == wnid]
+        if len(there) < per_class: raise ValueError(
+            f'Class {wnid} has {len(there)} pictures, {per_class} are wanted. Ask for fewer.')
+        mine += rng.sample(there, per_class)
+    return (mine * -(-shown//len(mine)))[:shown] if shown else mine
 
 # %% ../nbs/93_pictures.ipynb #53410be3
 def split_files(

@@ -236,14 +236,23 @@ class Gain(_Row):
     paired:bool      # Whether runs were paired by seed
     budget:str=''    # Budget of both arms
     family:int=1     # Comparisons that `p` is corrected for
+    changes:dict=field(default_factory=dict) # Points by seed; empty where runs are not paired
 
     @property
     def verdict(self):
         "`helps`, `not shown` or `hurts`"
         return 'not shown' if not self.p < .05 else 'helps' if self.difference > 0 else 'hurts'
+    @property
+    def by_seed(self): "Points by seed, as a pandas Series; a ValueError where runs are not paired"; return _changes(self)
     def _row(self): return _describe(self)
 
 # %% ../nbs/95_results.ipynb #869ad5cd
+def _changes(gain):
+    "Points by seed"
+    import pandas as pd
+    if not gain.changes: raise ValueError(f'{gain.b!r} and {gain.a!r} are not paired by seed.')
+    return pd.Series(gain.changes)
+
 def _describe(gain):
     "A gain as a dict of short texts"
     p = 'below 0.0001' if gain.p < .0001 else f'{gain.p:.2g}'
@@ -305,7 +314,8 @@ def compare(
     s, t = (score, score) if isinstance(score, str) else score
     u, v = _points(a.values(), s), _points(b.values(), t)
     name, n = s if s == t else f'{t} against {s}', min(len(u), len(v))
-    return Gain(x.arm, y.arm, name, *_t_test(u, v, paired), n, paired, x.budget)
+    changes = {k: q-p for k,p,q in zip(a, u, v)} if paired else {}
+    return Gain(x.arm, y.arm, name, *_t_test(u, v, paired), n, paired, x.budget, changes=changes)
 
 # %% ../nbs/95_results.ipynb #7af2fb11
 def _points(runs, score):
@@ -498,11 +508,16 @@ class Gains:
     gains:list      # What `compare` or `correct_holm` returned
     names:list=None # A name for each; None: what they say of themselves
     def __repr__(self): return '\n'.join(map(repr, self.gains))
+    def __iter__(self): return iter(self.gains)
+    def __add__(self, other): return Gains([*self.gains, *other.gains], [*self.labels, *other.labels])
+    @property
+    def labels(self):
+        "A name for each gain"
+        def arms(o): return o.b if o.a == o.b else f'{o.b} against {o.a}'
+        return self.names or [f'{arms(o)}, {o.budget}, {o.score}, n = {o.n}' for o in self.gains]
     def picture(self):
         "The chart"
-        def arms(o): return o.b if o.a == o.b else f'{o.b} against {o.a}'
-        own = [f'{arms(o)}, {o.budget}, {o.score}, n = {o.n}' for o in self.gains]
-        return _draw_gains(self.gains, self.names or own)
+        return _draw_gains(self.gains, self.labels)
     def _repr_html_(self):
         import pandas as pd
         table = pd.DataFrame([o._row() for o in self.gains])

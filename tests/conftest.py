@@ -5,11 +5,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT/'authors'))  # what make and CI use is tested too
 HOME = Path(tempfile.mkdtemp(prefix='course-test-'))
 ARCHIVE = os.environ.get('COURSE_ARCHIVE', '')
 CHROME = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
-LESSONS = sorted((ROOT/'nbs').glob('*.ipynb'))
-WIDGETS = [o for o in LESSONS if o.stem < '3']  # lessons with widgets and exercises; behind them come the pages for the curious
+NBS = sorted(o for o in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in o.parts)
+def nb_id(path): return path.relative_to(ROOT/'nbs').with_suffix('').as_posix()
+LESSONS = NBS
+WIDGETS = [o for o in LESSONS if o.parent.name == 'nbs' and o.stem < '3']  # lessons with widgets and exercises; behind them come the pages for the curious
 
 # A value, not a `setdefault`: what the learner's shell or settings.ini says must not matter here.
 os.environ.update(COURSE_PROFILE='quick', COURSE_PICTURES='sketches', COURSE_BUDGET='all',
@@ -37,8 +40,8 @@ def photos(archive):
     get_pictures(s)
     return s
 
-def run_python(code, **env):
+def run_python(code, timeout=300, **env):
     "Run `code` in a process of its own"
     import subprocess
     return subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True,
-                          timeout=300, env={**os.environ, **env}, cwd=ROOT)
+                          timeout=timeout, env={**os.environ, **env}, cwd=ROOT)

@@ -5,7 +5,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 from playwright.sync_api import TimeoutError
-from conftest import CHROME, LESSONS, WIDGETS
+from conftest import CHROME, LESSONS, WIDGETS, nb_id
 
 SHOTS = os.environ.get('COURSE_SHOTS', '')  # a folder to keep screenshots in
 pytestmark = pytest.mark.skipif(not CHROME, reason='needs Chromium')
@@ -91,7 +91,8 @@ def test_start_page(lab, new_page):
     page.goto(lab[0])
     page.wait_for_selector('.jp-RenderedMarkdown:has-text("New here?")')
     assert page.locator('.jp-RenderedMarkdown a', has_text='Baseline').count()
-    assert sorted(o.name for o in lab[1].glob('*.ipynb')) == sorted(o.name for o in LESSONS)
+    assert sorted(o.relative_to(lab[1]).as_posix() for o in lab[1].rglob('*.ipynb') if '.ipynb_checkpoints' not in o.parts) \
+        == sorted(f'{nb_id(o)}.ipynb' for o in LESSONS)
     shot(page, 'start')
     page.close()
 

@@ -2,25 +2,32 @@
 import ast, configparser, json, re, subprocess, sys, time, tomllib
 
 import pytest
-from conftest import ROOT, run_python
+from conftest import NBS, ROOT, nb_id, run_python
 from strip_outputs import keep, strip
 
-NBS = sorted((ROOT/'nbs').glob('*.ipynb'))
 LESSONS = [o for o in NBS if o.stem != 'index']
-MODULES = sorted(o for o in (ROOT/'course_helpers').glob('*.py') if not o.stem.startswith('_'))
+def module_name(path):
+    "Dotted name of a module inside the package"
+    return '.'.join(path.relative_to(ROOT/'course_helpers').with_suffix('').parts)
+MODULES = {module_name(o): o for o in sorted((ROOT/'course_helpers').rglob('*.py')) if not o.stem.startswith('_')}
 
 # Which module may import which. Technique modules take what they need as arguments.
-ARROWS = dict(config=set(), sketches=set(), exercises={'config'}, results={'config'},
+ARROWS = {**dict(config=set(), sketches=set(), exercises={'config'}, results={'config'},
               pictures={'config', 'sketches'}, loaders={'config', 'pictures', 'sketches'},
               baseline={'config', 'results'}, normalization=set(), resizing=set(), tta=set(), mixup=set(), smoothing=set(),
-              recipe={'config', 'exercises', 'pictures', 'results', 'loaders', 'baseline', 'normalization', 'resizing', 'tta', 'mixup', 'smoothing'},
-              leak={'config', 'pictures', 'loaders', 'baseline', 'resizing'},
-              runs={'config', 'pictures', 'results', 'recipe', 'leak', 'transfers', 'diagnoses'},
+              recipe={'config', 'exercises', 'pictures', 'results', 'loaders', 'baseline', 'normalization', 'resizing', 'tta', 'mixup', 'smoothing',
+                      'experiments.arm'},
               models={'config'}, retrain={'config', 'models', 'results'}, transfer={'results'},
-              transfers={'config', 'pictures', 'loaders', 'baseline', 'resizing', 'models', 'transfer'},
               lr_finder={'results'}, augmentation={'results'}, overfitting={'results'}, architecture={'results'},
-              diagnoses={'config', 'pictures', 'loaders', 'baseline', 'normalization', 'transfers', 'lr_finder', 'augmentation', 'overfitting', 'architecture'})
-NO_TORCH = 'config', 'exercises', 'sketches', 'pictures', 'results', 'recipe', 'leak', 'runs', 'models', 'retrain', 'transfers', 'diagnoses'
+              cli={'config', 'pictures', 'results', 'recipe', 'experiments.plan'}),
+          'records.questions': {'config'}, 'records.answers': {'records.questions', 'results'},
+          'experiments.arm': {'config', 'pictures', 'baseline'},
+          'experiments.leak': {'experiments.arm', 'pictures', 'loaders', 'baseline', 'resizing'},
+          'experiments.transfer': {'experiments.arm', 'config', 'pictures', 'loaders', 'baseline', 'resizing', 'models', 'transfer'},
+          'experiments.diagnosis': {'experiments.arm', 'pictures', 'loaders', 'baseline', 'normalization', 'lr_finder', 'augmentation',
+                                    'overfitting', 'architecture'},
+          'experiments.plan': {'experiments.arm', 'config', 'pictures', 'results', 'recipe', 'records.questions'}}
+NO_TORCH = 'config', 'exercises', 'sketches', 'pictures', 'results', 'models', 'retrain', 'cli', 'records.questions', 'records.answers'
 
 def cells(path): return json.loads(path.read_text(encoding='utf-8'))['cells']
 def source(cell): return ''.join(cell['source'])
@@ -43,37 +50,47 @@ def test_every_lesson_is_the_source_of_one_module_and_of_no_other():
     made = {}
     for o in LESSONS:
         found = [m for c in cells(o) for m in re.findall(r'^#\| *default_exp (\S+)', source(c), re.M)]
-        assert found == [o.stem.split('_', 1)[1]], f'{o.name} exports to {found}'
+        page = o.relative_to(ROOT/'nbs')  # a page of the tools mirrors the path of its module
+        own = page.stem.split('_', 1)[1] if page.parts[0] != 'tools' else '.'.join(page.with_suffix('').parts[1:])
+        assert found == [own], f'{o.name} exports to {found}'
         made[found[0]] = o.name
-    assert sorted(made) == [o.stem for o in MODULES], 'a module without a lesson, or a lesson without a module'
+    assert sorted(made) == sorted(MODULES), 'a module without a lesson, or a lesson without a module'
 
-def imports(path):
+def imports(path, name=''):
     "Our own modules that a module imports, anywhere in it"
+    package = ['course_helpers', *(name or module_name(path)).split('.')[:-1]]
     res = set()
     for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
         names = []
         if isinstance(node, ast.Import): names = [o.name for o in node.names]
         if isinstance(node, ast.ImportFrom):
-            base = '.'.join(filter(None, ['course_helpers'*bool(node.level), node.module]))
+            base = '.'.join([*package[:len(package)+1-node.level], *filter(None, [node.module])]) if node.level else node.module
             names = [base, *(f'{base}.{o.name}' for o in node.names)]
-        res |= {o.split('.')[1] for o in names if o.startswith('course_helpers.')}
-    return res & {o.stem for o in MODULES}
+        res |= {o.removeprefix('course_helpers.') for o in names}
+    return res & {*MODULES}
 
-@pytest.mark.parametrize('path', MODULES, ids=lambda o: o.stem)
-def test_arrows(path):
-    assert imports(path) <= ARROWS[path.stem], f'{path.stem} imports {imports(path)-ARROWS[path.stem]}'
+@pytest.mark.parametrize('name', MODULES)
+def test_arrows(name):
+    found = imports(MODULES[name])
+    assert found <= ARROWS[name], f'{name} imports {found-ARROWS[name]}'
 
 def test_a_forbidden_arrow_is_seen(tmp_path):
+    path = tmp_path/'a.py'
     for line in ('from course_helpers.loaders import get_dls', 'from .loaders import get_dls', 'from . import loaders',
                  'from course_helpers import loaders', 'import course_helpers.loaders as l'):
-        (tmp_path/'config.py').write_text(f'def f():\n    {line}\n')
-        assert imports(tmp_path/'config.py') == {'loaders'}, line
+        path.write_text(f'def f():\n    {line}\n')
+        assert imports(path, 'config') == {'loaders'}, line
+    for line in 'from ..loaders import get_dls', 'from .. import loaders':
+        path.write_text(line)
+        assert imports(path, 'experiments.arm') == {'loaders'}, line
+    path.write_text('from .plan import to_do')
+    assert imports(path, 'experiments.arm') == {'experiments.plan'} and not imports(path, 'config')
 
 def test_light_modules_load_no_torch():
     code = f"import sys, {', '.join(f'course_helpers.{o}' for o in NO_TORCH)}; print('torch' in sys.modules)"
     assert run_python(code).stdout.strip() == 'False'
 
-@pytest.mark.parametrize('path', NBS, ids=lambda o: o.stem)
+@pytest.mark.parametrize('path', NBS, ids=nb_id)
 def test_saved_outputs_are_clean(path):
     for i,c in enumerate(cells(path)):
         for out in c.get('outputs', []):
@@ -84,7 +101,7 @@ def test_saved_outputs_are_clean(path):
             assert not re.search(r'/(home|root|tmp|work|Users)/\w|[A-Z]:\\\\\\\\', text), f'cell {i}: a path of a machine'
         assert set(c['metadata']) <= {'jupyter'}, f"cell {i}: metadata {set(c['metadata'])}"
 
-@pytest.mark.parametrize('path', LESSONS, ids=lambda o: o.stem)
+@pytest.mark.parametrize('path', LESSONS, ids=nb_id)
 def test_lessons_have_run_and_end_well(path):
     code = [c for c in cells(path) if c['cell_type'] == 'code']
     assert any(c['outputs'] for c in code), 'the lesson was committed without outputs'
@@ -142,24 +159,24 @@ def test_commands_answer_within_a_second(name):
 
 def test_the_start_page_lists_every_lesson_and_exercise():
     text = '\n'.join(source(c) for c in cells(ROOT/'nbs'/'index.ipynb'))
-    for o in LESSONS: assert o.name in text, f'{o.name} is not on the start page'
+    for o in LESSONS: assert f'({nb_id(o)}.ipynb)' in text, f'{o.name} is not on the start page'
     for o in LESSONS:
-        if o.stem[0] in '89': continue
+        if not o.stem[0] in '012': continue
         for name in re.findall(r"(?:Exercise|Choice)\('(\w+)'", '\n'.join(source(c) for c in cells(o))):
             assert f"{name!r}" in text, f'exercise {name} is not on the start page'
 
-@pytest.mark.parametrize('path', LESSONS, ids=lambda o: o.stem)
+@pytest.mark.parametrize('path', LESSONS, ids=nb_id)
 def test_course_comes_before_torch(path):
     "config tells torch's threads to sleep while they wait, and they only listen when torch is loaded"
     lines = [line for c in cells(path) if c['cell_type'] == 'code' for line in source(c).splitlines()]
     def first(names): return next((i for i,o in enumerate(lines) if re.match(rf'(from|import) ({names})', o)), len(lines))
     assert first('course_helpers') <= first('torch|fastai|sklearn|scipy'), f'{path.name} loads torch before course_helpers'
 
-@pytest.mark.parametrize('path', LESSONS, ids=lambda o: o.stem)
+@pytest.mark.parametrize('path', LESSONS, ids=nb_id)
 def test_links_lead_somewhere(path):
     for c in cells(path):
         if c['cell_type'] == 'markdown':
-            for o in re.findall(r'\]\(([\w./-]+\.ipynb)\)', source(c)): assert (ROOT/'nbs'/o).exists(), f'{path.name} links to {o}'
+            for o in re.findall(r'\]\((?!http)([\w./-]+)\)', source(c)): assert (path.parent/o).exists(), f'{path.name} links to {o}'
 
 FIGURE = re.compile(r'(?<![\w.])(\d[\d,]*(?:\.\d+)?|\.\d+)\s?(?:%|points?\b|times\b)')
 OTHERS = re.compile(r'fastbook|write-up|leaderboard|\([^()]*[a-z]{3}[^()]*, (?:19|20)\d\d')  # whom a figure is quoted from
@@ -181,12 +198,12 @@ def checks(path):
     found = [source(c) for c in cells(path) if c['cell_type'] == 'code']
     return '\n'.join(o for o in found if re.search(r'\b(test_\w+|assert\w*)\b', o))
 
-CODE = {o.stem: checks(o) for o in NBS}
+CODE = {nb_id(o): checks(o) for o in NBS}
 
-@pytest.mark.parametrize('path', LESSONS, ids=lambda o: o.stem)
+@pytest.mark.parametrize('path', LESSONS, ids=nb_id)
 def test_figures_in_the_text_stand_in_the_code_of_the_lesson(path):
     text = '\n\n'.join(source(c) for c in cells(path) if c['cell_type'] == 'markdown')
-    missing = [o for o in figures(text) if not stands_in(o, CODE[path.stem])]
+    missing = [o for o in figures(text) if not stands_in(o, CODE[nb_id(path)])]
     assert not missing, f'{path.name} states {missing}, and no cell checks them'
 
 def test_figures_of_the_readme_are_checked_in_a_lesson():

@@ -241,7 +241,7 @@ def test_verify_finds_one_changed_byte(archive, tmp_path):
 def test_quick_on_photographs(photos):
     code = '''
 from course_helpers.config import get_settings
-from course_helpers.runs import course_run
+from course_helpers.cli import course_run
 import sys
 sys.exit(course_run(['--pictures', 'photos', '--seeds', '0']))
 '''

@@ -71,7 +71,7 @@ def test_other_settings_do_not_go_on_from_a_foreign_checkpoint(tmp_path):
     assert a.images_seen == 96 and a.scores['val']['n'] == 400
 
 def test_cpu_profile_without_photographs_says_how_to_get_them(tmp_path, monkeypatch, capsys):
-    from course_helpers.runs import course_run
+    from course_helpers.cli import course_run
     monkeypatch.setenv('COURSE_DATA', str(tmp_path))
     assert course_run(['--profile', 'cpu', '--pictures', 'auto']) == 1
     assert 'course-data --download 160' in capsys.readouterr().err
@@ -83,9 +83,9 @@ def load_all(my):
 
 def test_killed_plan_goes_on_and_makes_no_run_twice(tmp_path, monkeypatch, capsys):
     import time
-    from course_helpers.runs import course_run
+    from course_helpers.cli import course_run
     args = ['--only', 'normalize+resize', 'mixup', '--seeds', '0']
-    code = f'import sys\nfrom course_helpers.runs import course_run\nsys.exit(course_run({args}))'
+    code = f'import sys\nfrom course_helpers.cli import course_run\nsys.exit(course_run({args}))'
     proc = subprocess.Popen([sys.executable, '-W', 'ignore', '-c', code], cwd=ROOT, env=dict(os.environ, COURSE_MY=str(tmp_path/'killed')),
                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     end = time.monotonic()+120
@@ -110,7 +110,7 @@ def test_killed_plan_goes_on_and_makes_no_run_twice(tmp_path, monkeypatch, capsy
 
 def test_second_command_at_once_is_refused(tmp_path, monkeypatch, capsys):
     from filelock import FileLock
-    from course_helpers.runs import course_run
+    from course_helpers.cli import course_run
     monkeypatch.setenv('COURSE_MY', str(tmp_path))
     with FileLock(tmp_path/'course-run.lock'): assert course_run(['--only', 'mixup']) == 1
     assert 'Another course-run is at work' in capsys.readouterr().err and not list(tmp_path.glob('runs/*'))
@@ -119,11 +119,11 @@ def test_changed_settings_are_another_run(tmp_path):
     from dataclasses import replace
     from course_helpers.config import get_settings
     from course_helpers.pictures import get_pictures
-    from course_helpers.recipe import Recipe, run_recipe
-    from course_helpers.runs import Plan, to_do
+    from course_helpers.experiments.arm import run_arm
+    from course_helpers.experiments.plan import Planned, to_do
     s = get_settings(my=str(tmp_path), per_class=20, epochs_all=1)
     pics = get_pictures(s)
-    run = run_recipe(Recipe(), s, pics)
-    plans = [Plan('baseline', 0, s), Plan('baseline', 1, s), Plan('baseline', 0, replace(s, lr=.1)), Plan('mixup', 0, s)]
-    assert to_do(plans, pics, [run]) == plans[1:]
+    run = run_arm('baseline', s, pics)
+    plans = [Planned('baseline', 0, s), Planned('baseline', 1, s), Planned('baseline', 0, replace(s, lr=.1)), Planned('mixup', 0, s)]
+    assert to_do(plans, {s.pictures: pics}, [run]) == plans[1:]
     assert set(run.scores) == {'val', 'val_flip', 'val_tta'} and run.module == 'recipe'
