@@ -243,7 +243,9 @@ class Gain(_Row):
         "`helps`, `not shown` or `hurts`"
         return 'not shown' if not self.p < .05 else 'helps' if self.difference > 0 else 'hurts'
     @property
-    def by_seed(self): "Points by seed, as a pandas Series; a ValueError where runs are not paired"; return _changes(self)
+    def by_seed(self):
+        "Points by seed, as a pandas Series; a ValueError where runs are not paired"
+        return _changes(self)
     def _row(self): return _describe(self)
 
 # %% ../nbs/95_results.ipynb #869ad5cd
