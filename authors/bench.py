@@ -7,19 +7,19 @@ OUT = ROOT/'data'/'bench.json'
 SIZES = 64, 128
 
 def settings(**kw):
-    from course_helpers.config import get_settings
+    from course_helpers.core.config import get_settings
     return get_settings(profile='cpu', pictures='photos', budget='all', **kw)
 
 def our_loader(size, workers=0):
     from fastai.vision.all import imagenet_stats
-    from course_helpers.loaders import get_dls
+    from course_helpers.data.loaders import get_dls
     s = settings(jitter=0) if size <= 80 else settings(jitter=0, size=size, side=160)
     return get_dls(s, stats=imagenet_stats, size=size).train
 
 def fastai_dls(size, workers, min_scale=.35):
     from fastai.vision.all import (CategoryBlock, DataBlock, GrandparentSplitter, ImageBlock, Normalize, Resize, aug_transforms,
                                    get_image_files, imagenet_stats, parent_label)
-    from course_helpers.pictures import get_pictures
+    from course_helpers.data.images import get_pictures
     block = DataBlock((ImageBlock, CategoryBlock), get_items=get_image_files, splitter=GrandparentSplitter(valid_name='val'),
                       get_y=parent_label, item_tfms=Resize(160),
                       batch_tfms=[*aug_transforms(size=size, min_scale=min_scale), Normalize.from_stats(*imagenet_stats)])
@@ -32,7 +32,7 @@ def torchvision_loader(size, workers=0):
     from fastai.vision.all import imagenet_stats
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import v2
-    from course_helpers.pictures import get_pictures
+    from course_helpers.data.images import get_pictures
     tfms = v2.Compose([v2.PILToTensor(), v2.RandomResizedCrop(size, scale=(.35, 1), antialias=True), v2.RandomHorizontalFlip(),
                        v2.ToDtype(torch.float32, scale=True), v2.Normalize(*imagenet_stats)])
     folder = ImageFolder(get_pictures(settings()).folder/'train', tfms)
@@ -90,12 +90,13 @@ def row(what, against, ours, theirs, unit, goal, ratios, **more):
                 ratio=statistics.mean(ratios), sd=sd, n=len(ratios), goal=goal, met=goal is None or statistics.mean(ratios) >= goal, **more)
 
 EPOCH = '''
-import course_helpers.config, json, os, sys, time
+import course_helpers.core.config, json, os, sys, time
 sys.path.insert(0, {tests!r})
 import bench
 from fastai.vision.all import *
-from course_helpers.baseline import get_learner, get_net, get_probs
-from course_helpers.loaders import get_dls
+from course_helpers.baseline import get_net
+from course_helpers.training import get_learner, get_probs
+from course_helpers.data.loaders import get_dls
 who, seed, pictures = {who!r}, {seed}, {pictures}
 s = bench.settings()
 if who == 'course': learn = get_learner(get_dls(s, stats=imagenet_stats), s, seed)
@@ -161,9 +162,9 @@ def epoch(rounds=5):
 PICTURE = '''
 import json, time
 from jupyter_client.manager import start_new_kernel
-nb = json.load(open('nbs/93_pictures.ipynb', encoding='utf-8'))
+nb = json.load(open('nbs/tools/data/images.ipynb', encoding='utf-8'))
 start = time.perf_counter()
-kernel, client = start_new_kernel(extra_arguments=['--log-level=50'], cwd='nbs')
+kernel, client = start_new_kernel(extra_arguments=['--log-level=50'], cwd='nbs/tools/data')
 seen = []
 def hook(msg):
     data = msg['content'].get('data', {})
@@ -177,7 +178,7 @@ print(seen[0])
 IMPORT = 'import time; t = time.perf_counter()\nfrom fastai.vision.all import *\nprint(time.perf_counter()-t)'
 
 def first_picture(rounds=5):
-    "Kernel start to the first picture of 93_pictures"
+    "Kernel start to the first picture of the page on image sets"
     ours, theirs = [], []
     for _ in range(rounds): ours.append(float(run(PICTURE))); theirs.append(float(run(IMPORT)))
     return [row('Kernel start to first picture', 'import of fastai', ours, theirs, 's', 2, [b/a for a,b in zip(ours, theirs)])]
@@ -199,8 +200,8 @@ def lessons(rounds=1):
 
 def technique_learners():
     "A learner of profile `cpu` for the baseline and for each technique; `small`: the baseline on small pictures"
-    from course_helpers.baseline import get_learner
-    from course_helpers.loaders import get_dls
+    from course_helpers.training import get_learner
+    from course_helpers.data.loaders import get_dls
     from course_helpers.experiments.arm import build_arm
     s = settings()
     made = {k: build_arm(k, s).learn for k in ('baseline', 'normalize', 'mixup', 'cutmix', 'smooth')}
@@ -229,9 +230,9 @@ def techniques(rounds=8, steps=20):
 PEAK = '''import sys
 print(next(o for o in open('/proc/self/status') if o.startswith('VmHWM')).split()[1], file=sys.stderr)'''
 
-def command(module, name, args, out=os.devnull):
+def command(name, args, out=os.devnull):
     "Seconds of a command in a process of its own, and its memory at its highest in MB"
-    code = f'from course_helpers.{module} import {name}\ncode = {name}({[str(o) for o in args]})\n{PEAK}\nraise SystemExit(code)'
+    code = f'from course_helpers.cli import {name}\ncode = {name}({[str(o) for o in args]})\n{PEAK}\nraise SystemExit(code)'
     start = time.perf_counter()
     with open(out, 'w') as f: res = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], cwd=ROOT, stdout=f, stderr=subprocess.PIPE, text=True)
     if res.returncode: sys.exit(f'{name} failed: {res.stderr}')
@@ -257,8 +258,10 @@ def tiny(target, n):
 
 def kept_rows(tmp, files, rounds):
     "Rows from the net as `course-retrain` calls it and as timm makes it; an epoch with kept rows and without"
-    from course_helpers.models import get_base, quicken
-    from course_helpers.retrain import Bottlenecks, Options, Rows, fill, fit
+    from course_helpers.models.pretrained import get_base, quicken
+    from course_helpers.models.features import Bottlenecks, fill
+    from course_helpers.models.options import Options
+    from course_helpers.models.retrain import Rows, fit
     net, base = get_base(size=160)
     nets, found = dict(course=quicken(net), timm=net), dict(course=[], timm=[], kept=[], anew=[])
     folder, names = files[0].parents[2], [o.relative_to(files[0].parents[2]).as_posix() for o in files]
@@ -279,7 +282,7 @@ def kept_rows(tmp, files, rounds):
 
 def run_retrain(tmp, folder, size):
     "Seconds and memory of `course-retrain` on a folder"
-    return command('retrain', 'course_retrain', [folder, '--output', tmp/'model', '--size', size, '--bottlenecks', tmp/folder.name/'rows'])
+    return command('course_retrain', [folder, '--output', tmp/'model', '--size', size, '--bottlenecks', tmp/folder.name/'rows'])
 
 def memory():
     "Memory of course-retrain with few pictures and with many"
@@ -292,13 +295,13 @@ def retraining(rounds=3):
     "course-retrain and course-label on the photographs"
     import tempfile
     from scipy.stats import binomtest
-    from course_helpers.pictures import get_pictures, is_unseen
+    from course_helpers.data.images import get_pictures, is_unseen
     pics = get_pictures(settings())
     known, unseen = ([pics.folder/o for o in pics.files if is_unseen(o) == k] for k in (False, True))
     with tempfile.TemporaryDirectory() as tmp:
         tmp = Path(tmp)
         seconds, most = run_retrain(tmp, by_class(tmp/'known', known), 160)
-        more, _ = command('models', 'course_label', [tmp/'model', by_class(tmp/'unseen', unseen), '--json'], tmp/'found')
+        more, _ = command('course_label', [tmp/'model', by_class(tmp/'unseen', unseen), '--json'], tmp/'found')
         labels = [json.loads(o) for o in (tmp/'found').read_text().splitlines()]
         right = sum(max(o['classes'], key=o['classes'].get) == Path(o['path']).parent.name for o in labels)
         ci = binomtest(right, len(labels)).proportion_ci(.95, 'wilson')
@@ -328,9 +331,9 @@ def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument('parts', nargs='*', choices=[*PARTS, []], help='default: all')
     a = p.parse_args()
-    import course_helpers.config  # before torch
-    from course_helpers.config import write_atomic
-    from course_helpers.results import get_machine, get_versions
+    import course_helpers.core.config  # before torch
+    from course_helpers.core.files import write_atomic
+    from course_helpers.records.run import get_machine, get_versions
     old = json.loads(OUT.read_text())['parts'] if OUT.exists() else {}
     for k in a.parts or PARTS:
         print(PARTS[k].__doc__, flush=True)

@@ -2,12 +2,13 @@
 import hashlib, io, os, sys
 from pathlib import Path
 
-import course_helpers.config  # before torch
-from course_helpers.config import write_atomic
+import course_helpers.core.config  # before torch
+from course_helpers.core.files import write_atomic
 from course_helpers.recipe import draw_ladder, get_ladder
 from course_helpers.records.answers import answer
 from course_helpers.records.questions import get_question, read_plan
-from course_helpers.results import load_runs, spread
+from course_helpers.records.run import load_runs
+from course_helpers.records.stats import spread
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 

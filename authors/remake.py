@@ -2,8 +2,10 @@
 import argparse, random, shlex, subprocess, sys
 from pathlib import Path
 
-import course_helpers.config  # before torch
-from course_helpers.results import group_runs, load_runs, spread
+import course_helpers.core.config  # before torch
+from course_helpers.records.run import load_runs
+from course_helpers.records.stats import spread
+from course_helpers.records.tables import group_runs
 
 def draw(seed, n):
     "Records from all families, profiles, budgets and kinds of pictures, as evenly as `n` allows"

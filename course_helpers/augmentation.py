@@ -5,15 +5,13 @@
 # %% auto #0
 __all__ = ['TRANSFORMS', 'ELSEWHERE', 'flip', 'upside', 'rotate', 'crop', 'brightness', 'negative', 'blur', 'shrink', 'erase',
            'open_picture', 'draw_amounts', 'Augment', 'augmented', 'held_dls', 'thin_out', 'train_labels', 'recalls',
-           'class_weights', 'balanced', 'changed_dl', 'on_changed', 'draw_transform']
+           'class_weights', 'balanced', 'changed_dl', 'on_changed']
 
 # %% ../nbs/11_augmentation.ipynb #52273631
 import math
-from .results import with_alt
 
-import matplotlib.pyplot as plt
-from fastai.vision.all import *
 from PIL import ImageOps
+from fastai.vision.all import *
 
 # %% ../nbs/11_augmentation.ipynb #3a815d1f
 def _much(a): return a[:,0,None,None,None]
@@ -273,17 +271,3 @@ def on_changed(
 ):
     "A way to score: from a learner to probabilities and targets of changed validation pictures"
     return lambda learn: learn.get_preds(dl=changed_dl(learn.dls.valid, name, much), act=partial(F.softmax, dim=-1))
-
-# %% ../nbs/11_augmentation.ipynb #7a0ac602
-def draw_transform(
-    path:Path,   # A picture file
-    name:str,    # A name in `TRANSFORMS`
-    much:float,  # How much, from -1 to 1
-):
-    "A picture, and the same changed"
-    _check(name, much)
-    x = open_picture(path)
-    fig, axs = plt.subplots(1, 2, figsize=(8, 2.8), layout='constrained')
-    for ax,o,title in zip(axs, (x, TRANSFORMS[name](x, tensor([[much, 0, 0]]))), ('as it is', f'{name} {much:+.2f}')):
-        ax.imshow(o[0].permute(1, 2, 0).clamp(0, 1)); ax.set_title(title); ax.axis('off')
-    return with_alt(fig, f'The picture {Path(path).name} as it is, and changed by {name} with amount {much:+.2f}')

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['SHARES', 'sgd', 'get_features', 'nearest', 'OwnHead', 'FitFeatures', 'make_head', 'get_groups', 'split_blocks',
-           'still', 'Unfreeze', 'get_unfreeze', 'group_sched', 'confusion', 'LivePlot', 'draw_by_count',
-           'draw_mistakes']
+           'still', 'Unfreeze', 'get_unfreeze', 'group_sched', 'confusion']
 
 # %% ../nbs/20_transfer.ipynb #82fe5da1
-from .results import interval, with_alt
+from .core.nets import evaluating
 
 from fastai.vision.all import *
-from IPython.display import display
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
+from timm.models import group_parameters
 
 # %% ../nbs/20_transfer.ipynb #57796c12
 def get_features(
@@ -19,11 +20,9 @@ def get_features(
     dl,            # A loader of pictures and labels
 ):
     "Features and labels of all pictures of a loader, in its order"
-    was, res = net.training, []
-    net.eval()
-    with torch.inference_mode():
+    res = []
+    with evaluating(net), torch.inference_mode():
         for xb,yb in dl: res.append((net(xb.as_subclass(Tensor)), yb.as_subclass(Tensor)))
-    net.train(was)
     return [torch.cat(o).clone() for o in zip(*res)]
 
 # %% ../nbs/20_transfer.ipynb #6aada65b
@@ -51,8 +50,6 @@ class FitFeatures(Callback):
         C:float=.01, # Small values keep the weights small
     ): self.C = C
     def before_fit(self):
-        from sklearn.linear_model import LogisticRegression
-        from threadpoolctl import threadpool_limits
         base_net, head = self.model
         x, y = get_features(base_net, self.dls.test_dl(self.dls.train_ds.items, with_labels=True))
         with threadpool_limits(1): found = LogisticRegression(C=self.C, max_iter=1000).fit(x.cpu(), y.cpu())
@@ -79,7 +76,6 @@ def get_groups(
     net:nn.Module, # A net from timm
 ):
     "Its parameters in two groups: those of early layers, and those of the last third"
-    from timm.models import group_parameters
     depth = group_parameters(net, net.group_matcher(), reverse=True)
     last = max(depth.values())
     late = [k for k,_ in net.named_parameters() if depth[k] > last*2/3]
@@ -145,70 +141,3 @@ def confusion(
     "How often each class (rows) was taken for each (columns)"
     n = probs.shape[1]
     return torch.bincount(targs*n + probs.argmax(1), minlength=n*n).view(n, n).tolist()
-
-# %% ../nbs/20_transfer.ipynb #354a9f2a
-class LivePlot(Callback):
-    "Losses by epoch, drawn anew after each"
-    order = 60
-    def before_fit(self): self.rows, self.shown = [], None
-    def after_epoch(self):
-        self.rows.append(self.recorder.log[1:3])
-        fig, ax = plt.subplots(figsize=(5, 2.2), layout='constrained')
-        for i,(name,style) in enumerate((('training', 'o-'), ('dev', 's--'))):
-            ax.plot([o[i] for o in self.rows], style, label=name)
-        ax.set(xlabel='epoch', ylabel='loss'); ax.legend()
-        self.show(with_alt(fig, 'Losses by epoch: ' + ', '.join(f'{a:.2f} and {b:.2f}' for a,b in self.rows)))
-    def show(self, picture):
-        "Put the picture below the cell, in the place of the last one"
-        if self.shown: self.shown.update(picture)
-        else: self.shown = display(picture, display_id=True)
-
-# %% ../nbs/20_transfer.ipynb #bc3b89b4
-def _draw_ways(ax, found, counts):
-    "A line of mistakes with intervals for each way; returns the means in words"
-    words = []
-    for i,how in enumerate(dict.fromkeys(k for k,_ in found)):
-        arms = {x: 100 - 100*np.array(found[how, n]) for x,n in enumerate(counts) if found[how, n]}
-        xs = [x + (i-2)*.07 for x in arms]  # side by side, so that intervals can be told apart
-        ax.plot(xs, [o.mean() for o in arms.values()], 'os^DvPX'[i % 7] + '-', color=f'C{i}', label=how, ms=5)
-        for x,o in zip(xs, arms.values()): ax.vlines(x, *np.clip(interval(o), .5, 100), color=f'C{i}', lw=2)
-        said = ', '.join(f'{o.mean():.1f} with {counts[x]}' for x,o in arms.items())
-        if said: words.append(f'{how}: {said}')
-    return '; '.join(words)
-
-# %% ../nbs/20_transfer.ipynb #10c59c29
-def draw_by_count(
-    panels:dict, # By title: records of transfers, and which score to draw
-):
-    "Share of mistakes by pictures of each class: a line for each way, with 95 % intervals"
-    fig, axs = plt.subplots(1, len(panels), figsize=(3.2*len(panels), 3.6), squeeze=False, sharey=True,
-                            layout='constrained')
-    arms = [o.arm.split('/')[1:] for runs,_ in panels.values() for o in runs]
-    counts = sorted({n for _,n in arms}, key=lambda n: float('inf') if n == 'all' else int(n))
-    words = ['Chart of mistakes in % by pictures of each class']
-    for ax,(title,(runs,score)) in zip(axs.flat, panels.items()):
-        found = {(how, n): [] for how,_ in arms for n in counts}  # the same ways, and colours, in each panel
-        for o in runs: found[tuple(o.arm.split('/')[1:])].append(o.scores[score]['accuracy'])
-        words.append(f'{title}: ' + _draw_ways(ax, found, counts))
-        ax.set(title=title, xlabel='pictures of each class', xticks=range(len(counts)), xticklabels=counts)
-    ticks = 5, 10, 20, 50, 100
-    axs.flat[0].set(ylabel='mistakes in %', yscale='log', yticks=ticks, yticklabels=ticks)
-    axs.flat[0].minorticks_off()
-    fig.legend(*axs.flat[0].get_legend_handles_labels(), loc='outside lower center', ncols=7)
-    return with_alt(fig, '. '.join(words))
-
-# %% ../nbs/20_transfer.ipynb #6a458ea7
-def draw_mistakes(
-    items:list,  # Picture files
-    right:str,   # Their class
-    guess:str,   # What they were taken for
-    k:int=5,     # How many at most
-):
-    "Some pictures of one class that were taken for another, in a row"
-    some = items[:k]
-    fig, axs = plt.subplots(1, max(1, len(some)), figsize=(1.7*max(1, len(some)), 1.9), squeeze=False,
-                            layout='constrained')
-    for ax in axs.flat: ax.axis('off')
-    for ax,o in zip(axs.flat, some): ax.imshow(PILImage.create(o))
-    fig.suptitle(f'{right}, taken for {guess}: {len(some)} of {len(items)}')
-    return with_alt(fig, f'{len(some)} of {len(items)} pictures of {right} that were taken for {guess}')

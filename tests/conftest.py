@@ -17,7 +17,7 @@ WIDGETS = [o for o in LESSONS if o.parent.name == 'nbs' and o.stem < '3']  # les
 # A value, not a `setdefault`: what the learner's shell or settings.ini says must not matter here.
 os.environ.update(COURSE_PROFILE='quick', COURSE_PICTURES='sketches', COURSE_BUDGET='all',
                   COURSE_MY=str(HOME/'my'), COURSE_ARCHIVE='')
-import course_helpers.config  # before torch is loaded: it tells its threads to sleep while they wait
+import course_helpers.core.config  # before torch is loaded: it tells its threads to sleep while they wait
 
 def pytest_unconfigure(): shutil.rmtree(HOME, ignore_errors=True)
 
@@ -34,8 +34,8 @@ def archive(): return Path(ARCHIVE)
 @pytest.fixture(scope='session')
 def photos(archive):
     "Settings with the photographs unpacked and verified"
-    from course_helpers.config import get_settings
-    from course_helpers.pictures import get_pictures
+    from course_helpers.core.config import get_settings
+    from course_helpers.data.images import get_pictures
     s = get_settings(pictures='photos', archive=str(archive))
     get_pictures(s)
     return s

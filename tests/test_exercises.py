@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from course_helpers import exercises
-from course_helpers.config import Settings
-from course_helpers.exercises import *
+from course_helpers import cli
+from course_helpers.exercises import kit, lab
+from course_helpers.exercises.lab import copy_lessons
+from course_helpers.cli import course_lab
+from course_helpers.core.config import Settings
+from course_helpers.exercises.kit import *
 
 def run_python(code, my, **kw):
     env = {**os.environ, 'COURSE_MY': str(my), **kw}
@@ -88,8 +91,8 @@ def test_placeholder_meets_torch():
     assert (torch.ones(2).numpy()*____) is ____
 
 def test_star_import_brings_no_test_names():
-    assert '____' in exercises.__all__
-    assert not [o for o in exercises.__all__ if o.startswith('test')]
+    assert '____' in kit.__all__
+    assert not [o for o in kit.__all__ if o.startswith('test')]
 
 def test_progress_survives(my, capsys):
     path = my/'progress.json'
@@ -124,14 +127,14 @@ def test_result_is_shown_where_nothing_can_be_written(tmp_path, monkeypatch, cap
     assert 'Correct' in capsys.readouterr().out
 
 def test_plain_python_prints_once_on_any_terminal(tmp_path):
-    code = ("from course_helpers.exercises import *\nimport sys\n"
+    code = ("from course_helpers.exercises.kit import *\nimport sys\n"
             "r = Exercise('00_x', 'x', lambda x: 'No.', '', '', [], ['h']).check(1)\n"
             "assert 'IPython' not in sys.modules and 'torch' not in sys.modules")
     got = run_python(code, tmp_path, PYTHONIOENCODING='ascii')
     assert got.stdout.split() == ['?', 'Incorrect.', 'No.'] and not got.stderr
 
 CELLS = dict(
-    setup="from course_helpers.exercises import *\n"
+    setup="from course_helpers.exercises.kit import *\n"
           "x = Exercise('00_x', 'x', lambda x: 'No.', 'x = ____', 'x = 1', [], ['h1', 'h2'])",
     last='x.check(1)', middle='r = x.check(1)\nn = 1', later='r', semi='x.check(1);',
     loop='for i in 1, 2: x.check(i)', hints='x.hint()\nx.hint()\nx.solution()',
@@ -161,7 +164,7 @@ def test_shown_once_in_nbdevs_shell(tmp_path):
     assert {k: rich(v) for k,v in outs.items()} == SHOWN
 
 def test_command_helps_quickly_and_without_torch(tmp_path):
-    code = ("import sys\nfrom course_helpers.exercises import course_lab\n"
+    code = ("import sys\nfrom course_helpers.cli import course_lab\n"
             "try: course_lab(['--help'])\nfinally: print({'torch', 'fastai', 'IPython'} & {*sys.modules})")
     start = time.perf_counter()
     got = run_python(code, tmp_path)
@@ -198,8 +201,8 @@ def test_command_hands_on_and_returns_the_code(course, monkeypatch, capsys):
         def wait(self):
             if isinstance(o := self.left.pop(0), int): return o
             raise o
-    monkeypatch.setattr(exercises.subprocess, 'Popen', Proc)
-    monkeypatch.setattr(exercises, 'get_settings', lambda: Settings(root=str(course), my=str(my)))
+    monkeypatch.setattr(lab.subprocess, 'Popen', Proc)
+    monkeypatch.setattr(cli, 'get_settings', lambda: Settings(root=str(course), my=str(my)))
     assert course_lab(['--no-browser', '--port', '9999']) == 7
     cmd, cwd = seen[0]
     assert cmd[1:3] == ['-m', 'jupyterlab'] and '--LabApp.default_url=/lab/tree/my/index.ipynb' in cmd
@@ -208,5 +211,5 @@ def test_command_hands_on_and_returns_the_code(course, monkeypatch, capsys):
     assert capsys.readouterr().out == '2 lessons copied, 0 of yours kept.\n'
 
 def test_command_without_a_course(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(exercises, 'get_settings', lambda: Settings(root='', my=str(tmp_path)))
+    monkeypatch.setattr(cli, 'get_settings', lambda: Settings(root='', my=str(tmp_path)))
     assert course_lab([]) == 1 and 'full copy of the course' in capsys.readouterr().err

@@ -10,7 +10,7 @@ GOAL, SWING = 20, 2.4  # seconds on two quiet cores; how much the clock of a sha
 def loaded():
     "Pay for the slow imports once, and draw the sketches"
     import fastai.vision.all, matplotlib.pyplot, pandas, sklearn, scipy.stats
-    from course_helpers.pictures import get_pictures
+    from course_helpers.data.images import get_pictures
     get_pictures()
 
 def run_lesson(path):

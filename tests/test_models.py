@@ -33,7 +33,7 @@ def hub(tmp_path):
 
 def get(address, home, name=NAME):
     "Hash of the weights of a net, or the sentence that says why there are none"
-    code = ('from course_helpers.models import get_base\n'
+    code = ('from course_helpers.models.pretrained import get_base\n'
             f'try: print(get_base({name!r})[1].weights)\nexcept ValueError as e: print(e)')
     env = dict(os.environ, HF_ENDPOINT=address, HF_HOME=str(home), HF_HUB_DOWNLOAD_TIMEOUT='5', HF_HUB_ETAG_TIMEOUT='5')
     res = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], cwd=ROOT, env=env, capture_output=True, text=True)
@@ -42,7 +42,7 @@ def get(address, home, name=NAME):
 
 def test_weights_come_from_the_network(hub):
     import timm
-    from course_helpers.models import net_hash
+    from course_helpers.models.pretrained import net_hash
     from safetensors.torch import load_file
     address, asked, home = hub
     net = timm.create_model(NAME)

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, run_python
-from course_helpers import pictures
-from course_helpers.config import get_settings
-from course_helpers.pictures import (MARKER, SOURCES, PicturesError, Source, add_archive, course_data, decode, download,
-                                     file_md5, fingerprint, get_cache, get_photos, get_pictures, list_files,
-                                     load_pictures, split_files, is_unseen)
-from course_helpers.sketches import make_sketches
+from course_helpers.data import archive as archives, cache as caches
+from course_helpers.core.config import get_settings
+from course_helpers.cli import course_data
+from course_helpers.core.files import file_md5
+from course_helpers.data.archive import (MARKER, PicturesError, Source, SOURCES, add_archive,
+                                         download, fingerprint, get_photos, list_files)
+from course_helpers.data.cache import decode, get_cache
+from course_helpers.data.images import get_pictures, is_unseen, load_pictures, split_files
+from course_helpers.data.sketches import make_sketches
 
 @pytest.fixture(scope='module')
 def small(tmp_path_factory):
@@ -79,8 +82,10 @@ def test_no_network_says_what_to_do(small, tmp_path):
         download(replace(small[1], urls=('http://127.0.0.1:1/small.tgz',)), tmp_path/'a.tgz')
 
 CHILD = '''
-from course_helpers import pictures
-from course_helpers.pictures import *
+from course_helpers.data import archive as archives, cache as caches
+from course_helpers.data.archive import *
+from course_helpers.data.cache import *
+from course_helpers.data.images import *
 from pathlib import Path
 source = Source('small', 96, ({url!r},), {size}, {md5!r}, 120, 50, {names!r}, {contents!r})
 {patch}
@@ -143,13 +148,15 @@ def test_killed_while_decoding_goes_on(small, tmp_path):
     code = f'''
 import time
 from pathlib import Path
-from course_helpers import pictures
-from course_helpers.pictures import *
-once = pictures.decode
+from course_helpers.data import archive as archives, cache as caches
+from course_helpers.data.archive import *
+from course_helpers.data.cache import *
+from course_helpers.data.images import *
+once = caches.decode
 def slowly(*a): time.sleep(.02); return once(*a)
-pictures.decode = slowly
-write = pictures._write_blocks
-pictures._write_blocks = lambda *a: write(*a, block=20)
+caches.decode = slowly
+write = caches._write_blocks
+caches._write_blocks = lambda *a: write(*a, block=20)
 p = load_pictures(Path({str(folder)!r}))
 get_cache(p, 32, list(p.files), Path({str(tmp_path)!r}))
 '''
@@ -160,9 +167,9 @@ get_cache(p, 32, list(p.files), Path({str(tmp_path)!r}))
     wait_for(lambda: blocks() >= 3)
     first.send_signal(signal.SIGKILL if os.name == 'posix' else signal.SIGTERM); first.wait()
     seen = []
-    real, pictures.decode = pictures.decode, lambda path, side: (seen.append(path), decode(path, side))[1]
+    real, caches.decode = caches.decode, lambda path, side: (seen.append(path), decode(path, side))[1]
     try: cache = get_cache(pics, 32, list(pics.files), tmp_path)
-    finally: pictures.decode = real
+    finally: caches.decode = real
     assert len(cache) == 170 and len(seen) <= 110, 'it decoded again what was there'
     for i in (0, 60, 169): assert (cache[i] == decode(folder/pics.files[i], 32)).all()
 
@@ -235,12 +242,12 @@ def test_verify_finds_one_changed_byte(archive, tmp_path):
     folder = add_archive(archive, tmp_path)
     path = folder/list_files(folder)[5000]
     data = bytearray(path.read_bytes()); data[-5] ^= 1; path.write_bytes(data)
-    with pytest.raises(PicturesError, match='changed or renamed'): pictures.verify(folder, SOURCES['160'])
+    with pytest.raises(PicturesError, match='changed or renamed'): archives.verify(folder, SOURCES['160'])
 
 @pytest.mark.photos
 def test_quick_on_photographs(photos):
     code = '''
-from course_helpers.config import get_settings
+from course_helpers.core.config import get_settings
 from course_helpers.cli import course_run
 import sys
 sys.exit(course_run(['--pictures', 'photos', '--seeds', '0']))

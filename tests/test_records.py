@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import pytest
 from conftest import ROOT, run_python
-from course_helpers.config import get_settings
-from course_helpers.pictures import Pictures, get_pictures
+from course_helpers.core.config import get_settings
+from course_helpers.data.images import Pictures, get_pictures
 from course_helpers.records.answers import answer
 from course_helpers.records.questions import get_question, read_plan
-from course_helpers.results import find_differences, group_runs, load_runs, spread
+from course_helpers.records.run import load_runs
+from course_helpers.records.stats import find_differences, spread
+from course_helpers.records.tables import group_runs
 from PIL import Image
 
 PHOTOS = 'imagenette2-160'
@@ -52,7 +54,7 @@ def test_a_record_made_of_other_settings_is_to_do_again():
 def test_every_config_is_what_its_arm_builds_today(photos):
     "Everything that a record keeps of how it was made, and its first weights; one seed of each arm"
     from course_helpers.experiments.arm import build_arm, get_config, parse_arm
-    from course_helpers.results import get_versions
+    from course_helpers.records.run import get_versions
     sets = dict(photos=get_pictures(photos), sketches=get_pictures(get_settings(pictures='sketches')))
     for runs in group_runs(load_runs()):
         old, arm = min(runs, key=lambda o: o.seed), parse_arm(runs[0].arm)
@@ -115,7 +117,7 @@ FAMILY = '''
 from dataclasses import dataclass
 from course_helpers.baseline import get_learner
 from course_helpers.experiments.arm import Arm, Trial
-from course_helpers.loaders import get_dls
+from course_helpers.data.loaders import get_dls
 
 @dataclass(frozen=True)
 class Decay(Arm):

@@ -3,11 +3,11 @@ import math, subprocess, sys
 from dataclasses import replace
 
 import pytest
-from course_helpers.results import load_runs, save_run
+from course_helpers.records.run import load_runs, save_run
 
 MAKE = '''
 import sys
-from course_helpers.results import Run, save_run
+from course_helpers.records.run import Run, save_run
 def make(seed=0, accuracy=.5):
     return Run('test', 'baseline', 'quick', 'all', dict(name='made-up', fingerprint='none'),
                dict(lr=.01), 'none', seed, scores=dict(val=dict(accuracy=accuracy, n=100)))
@@ -27,7 +27,7 @@ def test_crash_before_move_keeps_old_record(tmp_path):
 
 def test_failed_write_leaves_nothing(tmp_path, monkeypatch):
     def fail(*a): raise OSError('disk full')
-    monkeypatch.setattr('course_helpers.results.os.replace', fail)
+    monkeypatch.setattr('course_helpers.core.files.os.replace', fail)
     with pytest.raises(OSError, match='disk full'): save_run(make(), tmp_path)
     assert not [*tmp_path.iterdir()]
 
@@ -70,6 +70,6 @@ def test_names_do_not_collide(tmp_path):
     assert len({save_run(o, tmp_path).name.lower() for o in runs}) == len(runs) == len(load_runs(tmp_path))
 
 def test_import_is_light():
-    code = ("import sys, course_helpers.results\n"
+    code = ("import sys, course_helpers.records.run\n"
             "print([o for o in ('torch', 'fastai', 'pandas', 'scipy', 'matplotlib') if o in sys.modules])")
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip() == '[]'

@@ -6,16 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT
-from course_helpers.models import course_label, get_base, read_model, read_picture, to_square
-from course_helpers.retrain import Bottlenecks, FolderError, course_retrain, fill, percent_of, split_pictures
+from course_helpers.cli import course_label
+from course_helpers.models.folder import read_model
+from course_helpers.models.pretrained import get_base
+from course_helpers.models.read import read_picture, to_square
+from course_helpers.cli import course_retrain
+from course_helpers.models.features import Bottlenecks, fill
+from course_helpers.models.read import FolderError
+from course_helpers.models.classes import percent_of, split_pictures
 from PIL import Image
 
-CODE = 'import sys\nfrom course_helpers.{} import {}\nsys.exit({}({}))'
-ENTRIES = dict(retrain='course_retrain', models='course_label')
-def start(module, args, **env):
+CODE = 'import sys\nfrom course_helpers.cli import {}\nsys.exit({}({}))'
+def start(name, args, **env):
     "A command in a process of its own"
-    name = ENTRIES[module]
-    code = CODE.format(module, name, name, [str(o) for o in args])
+    code = CODE.format(name, name, [str(o) for o in args])
     return subprocess.Popen([sys.executable, '-W', 'ignore', '-c', code], cwd=ROOT, env={**os.environ, **env}, text=True,
                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
@@ -56,7 +60,7 @@ def test_labels_from_standard_input_without_fastai(colours, model, tmp_path):
     if sys.platform == 'linux':  # a name that is no text
         names.append(os.fsencode(tmp_path/'odd')+b'\xff.png')
         shutil.copy(colours/'rot'/'rot 1.png', names[-1])
-    code = ('import sys, course_helpers.models as m\n'
+    code = ('import sys, course_helpers.cli as m\n'
             'sys.exit(m.course_label([sys.argv[1], "-", "--top", "1"]) or 2*("fastai" in sys.modules))')
     done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code, str(model)], cwd=ROOT, input=b'\n'.join(names)+b'\n', capture_output=True)
     said = [o.split(b': ')[1].split()[0] for o in done.stdout.splitlines()]
@@ -181,7 +185,7 @@ def test_a_changed_picture_or_net_gets_a_new_row(colours, tmp_path):
     assert sum(calls) == 21, 'other sizes have other rows'
 
 def test_two_at_once_and_kill_9(colours, tmp_path):
-    first = start('retrain', args(colours, tmp_path/'a'))
+    first = start('course_retrain', args(colours, tmp_path/'a'))
     rows = tmp_path/'rows'
     end = time.monotonic()+120
     def count():
@@ -191,7 +195,7 @@ def test_two_at_once_and_kill_9(colours, tmp_path):
     while count() == 0: assert first.poll() is None and time.monotonic() < end; time.sleep(.02)
     first.send_signal(signal.SIGKILL); first.wait()
     assert not (tmp_path/'a').exists()
-    both = [start('retrain', args(colours, tmp_path/o)) for o in 'bc']
+    both = [start('course_retrain', args(colours, tmp_path/o)) for o in 'bc']
     for o in both: out, err = o.communicate(timeout=200); assert o.returncode == 0, err
     assert count() == 120
     a, b = (read_model(tmp_path/o)[1].record for o in 'bc')
@@ -226,7 +230,8 @@ def test_distortions_train_without_kept_rows(colours, tmp_path):
 
 def test_onnx_gives_the_same_probabilities(colours, model, tmp_path):
     import onnxruntime
-    from course_helpers.models import run_net, to_batch
+    from course_helpers.models.folder import run_net
+    from course_helpers.models.pretrained import to_batch
     assert course_retrain([str(o) for o in args(colours, tmp_path/'out', '--onnx')]) == 0
     net, info = read_model(tmp_path/'out')
     x = to_batch(np.stack([to_square(read_picture(colours/'rot'/f'rot {i}.png'), info.size) for i in range(5)]), info)
@@ -236,7 +241,7 @@ def test_onnx_gives_the_same_probabilities(colours, model, tmp_path):
 def tree(folder): return sorted(str(o.relative_to(folder)) for o in folder.rglob('*'))
 
 def test_nothing_of_the_users_is_overwritten(colours, model, tmp_path, capsys):
-    from course_helpers.models import write_model
+    from course_helpers.models.folder import write_model
     pics = tmp_path/'pics'; shutil.copytree(colours, pics); shutil.copy(model/'model.json', pics)
     mine = tmp_path/'mine'; shutil.copytree(model, mine); (mine/'notes.txt').write_text('mine')
     foreign = tmp_path/'foreign'; foreign.mkdir(); (foreign/'model.json').write_text('{"format": "layers-model"}')
@@ -301,21 +306,21 @@ def test_odd_options(colours, tmp_path, capsys, words, says):
     assert says in capsys.readouterr().err and not (tmp_path/'out').exists()
 
 def test_a_reader_that_goes_away(colours, model, tmp_path):
-    proc = start('retrain', args(colours, tmp_path/'out'), PYTHONIOENCODING='ascii')
+    proc = start('course_retrain', args(colours, tmp_path/'out'), PYTHONIOENCODING='ascii')
     proc.stdout.readline(); proc.stdout.close()
     assert proc.wait(200) == 0 and (tmp_path/'out'/'model.json').exists(), proc.stderr.read()
-    proc = start('models', [model, colours])
+    proc = start('course_label', [model, colours])
     proc.stdout.readline(); proc.stdout.close()
     proc.wait(200)
     assert proc.stderr.read() == ''
 
 def test_stopped_by_the_user(colours, tmp_path):
-    proc = start('retrain', args(colours, tmp_path/'out', '--epochs', 100_000))
+    proc = start('course_retrain', args(colours, tmp_path/'out', '--epochs', 100_000))
     proc.stdout.readline(); proc.send_signal(signal.SIGINT)
     out, err = proc.communicate(timeout=200)
     assert proc.returncode == 1 and 'Stopped' in err and 'Traceback' not in err and not (tmp_path/'out').exists()
 
 def test_net_without_network_says_so(tmp_path, colours):
-    proc = start('retrain', args(colours, tmp_path/'out', '--base', 'resnet18'), HF_ENDPOINT='http://127.0.0.1:9', HF_HOME=str(tmp_path/'hf'))
+    proc = start('course_retrain', args(colours, tmp_path/'out', '--base', 'resnet18'), HF_ENDPOINT='http://127.0.0.1:9', HF_HOME=str(tmp_path/'hf'))
     out, err = proc.communicate(timeout=200)
     assert proc.returncode == 1 and 'did not arrive' in err and 'tf_efficientnet_lite0' in err, err

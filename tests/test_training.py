@@ -5,9 +5,9 @@ import pytest
 from conftest import ROOT
 
 SCRIPT = '''
-from course_helpers.config import get_settings
-from course_helpers.baseline import get_learner, train
-from course_helpers.loaders import get_dls
+from course_helpers.core.config import get_settings
+from course_helpers.training import get_learner, train
+from course_helpers.data.loaders import get_dls
 from fastai.callback.mixup import MixUp
 s = get_settings(per_class=40, epochs_all=4, my={my!r})
 run = train(get_learner(get_dls(s), s, seed=3, cbs=MixUp()))
@@ -44,9 +44,9 @@ def test_killed_training_goes_on_and_ends_like_one_that_was_not(tmp_path, capsys
 
 def test_stopped_by_hand_goes_on_with_the_same_learner(tmp_path, capsys):
     from fastai.callback.core import Callback
-    from course_helpers.baseline import get_learner, train
-    from course_helpers.config import get_settings
-    from course_helpers.loaders import get_dls
+    from course_helpers.training import get_learner, train
+    from course_helpers.core.config import get_settings
+    from course_helpers.data.loaders import get_dls
     s = get_settings(per_class=40, epochs_all=4, my=str(tmp_path))
     learn = get_learner(get_dls(s), s)
     class Stop(Callback):
@@ -61,9 +61,9 @@ def test_stopped_by_hand_goes_on_with_the_same_learner(tmp_path, capsys):
     with pytest.raises(ValueError, match='trained already'): train(learn)
 
 def test_other_settings_do_not_go_on_from_a_foreign_checkpoint(tmp_path):
-    from course_helpers.baseline import get_learner, train
-    from course_helpers.config import get_settings
-    from course_helpers.loaders import get_dls
+    from course_helpers.training import get_learner, train
+    from course_helpers.core.config import get_settings
+    from course_helpers.data.loaders import get_dls
     s = get_settings(per_class=10, epochs_all=1, my=str(tmp_path))
     a = train(get_learner(get_dls(s), s, seed=0))
     b = train(get_learner(get_dls(s), s, seed=1))
@@ -78,7 +78,7 @@ def test_cpu_profile_without_photographs_says_how_to_get_them(tmp_path, monkeypa
 
 def arms(my): return sorted((o.arm, o.seed) for o in load_all(my))
 def load_all(my):
-    from course_helpers.results import load_runs
+    from course_helpers.records.run import load_runs
     return load_runs(my/'runs')
 
 def test_killed_plan_goes_on_and_makes_no_run_twice(tmp_path, monkeypatch, capsys):
@@ -117,8 +117,8 @@ def test_second_command_at_once_is_refused(tmp_path, monkeypatch, capsys):
 
 def test_changed_settings_are_another_run(tmp_path):
     from dataclasses import replace
-    from course_helpers.config import get_settings
-    from course_helpers.pictures import get_pictures
+    from course_helpers.core.config import get_settings
+    from course_helpers.data.images import get_pictures
     from course_helpers.experiments.arm import run_arm
     from course_helpers.experiments.plan import Planned, to_do
     s = get_settings(my=str(tmp_path), per_class=20, epochs_all=1)

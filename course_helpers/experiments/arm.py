@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, fields
 from importlib import import_module
 from pathlib import Path
 
-from ..baseline import get_setup, sample_sched, train
-from ..config import Settings, get_settings
-from ..pictures import Pictures, get_pictures
+from ..training import get_setup, sample_sched, train
+from ..core.config import Settings, get_settings
+from ..data.images import Pictures, get_pictures
 
 # %% ../../nbs/tools/experiments/arm.ipynb #0762e9c1
 @dataclass

@@ -11,15 +11,16 @@ import shutil
 from dataclasses import dataclass
 
 from ..architecture import MENDS, Remake
-from ..augmentation import (ELSEWHERE, augmented, balanced, class_weights, held_dls, on_changed, recalls,
-                                         thin_out, train_labels)
-from ..baseline import get_learner
+from ..augmentation import (ELSEWHERE, augmented, balanced, class_weights, held_dls,
+                                         on_changed, recalls, thin_out, train_labels)
+from ..training import get_learner
 from .arm import Arm, Trial, check_choice
-from ..loaders import get_dls
+from ..data.loaders import get_dls
 from ..lr_finder import range_measure
 from ..normalization import imagenet_stats
-from ..overfitting import DECAY, PLAIN, EarlyStop, Plain, constant, last_probs
-from ..pictures import CLASSES, sample_pictures, split_files
+from ..overfitting import DECAY, EarlyStop, PLAIN, Plain, constant, last_probs
+from ..data.images import sample_pictures, split_files
+from ..data.sketches import CLASSES
 
 from fastai.losses import CrossEntropyLossFlat
 from fastcore.basics import patch

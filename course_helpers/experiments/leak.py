@@ -9,10 +9,10 @@ __all__ = ['draw_split', 'get_draws', 'Leak']
 import random
 from dataclasses import dataclass
 
-from ..baseline import get_learner
+from ..training import get_learner
 from .arm import Arm, Trial, check_choice
-from ..loaders import get_dls
-from ..pictures import split_files
+from ..data.loaders import get_dls
+from ..data.images import split_files
 from ..resizing import Stage, StagesCB, stage_scheds
 
 from fastcore.basics import patch

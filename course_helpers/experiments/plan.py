@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from ..config import Settings, get_settings
+from ..core.config import Settings, get_settings
 from .arm import count_epochs, fit_settings, parse_arm, run_arm
-from ..pictures import Pictures, get_pictures
+from ..data.images import Pictures, get_pictures
 from ..recipe import show_ladder
 from ..records.questions import PlanError, get_question, read_plan
-from ..results import load_runs
+from ..records.run import load_runs
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm

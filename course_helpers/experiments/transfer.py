@@ -9,15 +9,16 @@ __all__ = ['LRS', 'SHOWN', 'WORDS', 'Transfer', 'transfer_settings', 'Body', 'fr
 import random
 from dataclasses import dataclass, replace
 
-from ..baseline import get_learner
-from ..config import Settings
+from ..training import get_learner
+from ..core.config import Settings
 from .arm import Arm, Trial, check_choice
-from ..loaders import get_dls
-from ..models import count_features, get_base, own_classifier
-from ..pictures import CLASSES, is_unseen, sample_pictures, split_files
+from ..data.loaders import get_dls
+from ..models.pretrained import count_features, get_base, own_classifier
+from ..data.images import is_unseen, sample_pictures, split_files
+from ..data.sketches import CLASSES
 from ..resizing import Stage, StagesCB, chain
-from ..transfer import (FitFeatures, OwnHead, confusion, get_unfreeze, group_sched, make_head, sgd,
-                                     split_blocks)
+from ..transfer import (FitFeatures, OwnHead, confusion, get_unfreeze, group_sched,
+                                     make_head, sgd, split_blocks)
 
 import timm
 from fastcore.basics import patch

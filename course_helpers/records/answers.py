@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .questions import Question, get_question
-from ..results import Gains, compare, correct_holm, load_runs
+from .run import load_runs
+from .stats import compare, correct_holm
+from .tables import Gains
 
 from fastcore.basics import patch
 

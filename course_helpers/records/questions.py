@@ -14,7 +14,7 @@ from itertools import product
 from pathlib import Path
 from string import Formatter
 
-from ..config import CHOICES, PROFILES, get_settings
+from ..core.config import CHOICES, PROFILES, get_settings
 
 # %% ../../nbs/tools/records/questions.ipynb #137ca0ba
 @dataclass(frozen=True)
