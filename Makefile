@@ -1,8 +1,7 @@
 # Targets for a fresh clone with nothing installed but Python and make.
 PYTHON ?= python3
 PY := .venv/bin/python
-BACKEND := $(if $(TORCH_BACKEND),--torch-backend=$(TORCH_BACKEND),)
-QUICK := COURSE_PROFILE=quick COURSE_PICTURES=sketches COURSE_BUDGET=all COURSE_MY="$(CURDIR)/.venv/my"
+QUICK := COURSE_PROFILE=quick COURSE_IMAGES=sketches COURSE_BUDGET=all COURSE_MY="$(CURDIR)/.venv/my"
 
 .PHONY: help lab test export bench runs lock clean
 
@@ -14,15 +13,16 @@ help:
 	@echo "make runs    make the runs of data/plan.toml that have no record yet (make runs ARGS=mixup)"
 	@echo "make lock    write requirements.lock anew from pyproject.toml"
 	@echo "make clean   remove what the targets above made; keeps my/ and the photographs"
-	@echo "TORCH_BACKEND=cpu or auto chooses the build of PyTorch"
+	@echo "TORCH_BACKEND=cpu, auto or none chooses the build of PyTorch (none: what the lock says)"
 
 .venv/ready: requirements.lock pyproject.toml
-	@echo "Setting up .venv. The first time this downloads some 3 GB (TORCH_BACKEND=cpu: far less)."
+	@echo "Setting up .venv. The first time this downloads some 3.4 GB with CUDA, far less without."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or later is needed: make $(MAKECMDGOALS) PYTHON=python3.12, for example."; exit 1; }
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
-	@$(PY) -m pip install -q --disable-pip-version-check "uv>=0.5"
-	@$(PY) -m uv pip install --python $(PY) --compile-bytecode $(BACKEND) -r requirements.lock
+	@$(PY) -m pip install -q --disable-pip-version-check "uv>=0.7.14"
+	@backend=$$($(PY) authors/torch_backend.py) && \
+	  $(PY) -m uv pip install --python $(PY) --compile-bytecode $${backend:+--torch-backend=$$backend} -r requirements.lock
 	@$(PY) -m uv pip install --python $(PY) -q --no-deps -e .
 	@touch $@
 

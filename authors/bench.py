@@ -8,7 +8,7 @@ SIZES = 64, 128
 
 def settings(**kw):
     from course_helpers.core.config import get_settings
-    return get_settings(profile='cpu', pictures='photos', budget='all', **kw)
+    return get_settings(profile='cpu', images='photos', budget='all', **kw)
 
 def our_loader(size, workers=0):
     from fastai.vision.all import imagenet_stats
@@ -19,11 +19,11 @@ def our_loader(size, workers=0):
 def fastai_dls(size, workers, min_scale=.35):
     from fastai.vision.all import (CategoryBlock, DataBlock, GrandparentSplitter, ImageBlock, Normalize, Resize, aug_transforms,
                                    get_image_files, imagenet_stats, parent_label)
-    from course_helpers.data.images import get_pictures
+    from course_helpers.data.images import get_images
     block = DataBlock((ImageBlock, CategoryBlock), get_items=get_image_files, splitter=GrandparentSplitter(valid_name='val'),
                       get_y=parent_label, item_tfms=Resize(160),
                       batch_tfms=[*aug_transforms(size=size, min_scale=min_scale), Normalize.from_stats(*imagenet_stats)])
-    return block.dataloaders(get_pictures(settings()).folder, bs=64, num_workers=workers)
+    return block.dataloaders(get_images(settings()).folder, bs=64, num_workers=workers)
 
 def fastai_loader(size, workers=0): return fastai_dls(size, workers).train
 
@@ -32,10 +32,10 @@ def torchvision_loader(size, workers=0):
     from fastai.vision.all import imagenet_stats
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import v2
-    from course_helpers.data.images import get_pictures
+    from course_helpers.data.images import get_images
     tfms = v2.Compose([v2.PILToTensor(), v2.RandomResizedCrop(size, scale=(.35, 1), antialias=True), v2.RandomHorizontalFlip(),
                        v2.ToDtype(torch.float32, scale=True), v2.Normalize(*imagenet_stats)])
-    folder = ImageFolder(get_pictures(settings()).folder/'train', tfms)
+    folder = ImageFolder(get_images(settings()).folder/'train', tfms)
     return torch.utils.data.DataLoader(folder, bs := 64, shuffle=True, num_workers=workers, drop_last=True)
 
 LOADERS = dict(course=our_loader, fastai=fastai_loader, torchvision=torchvision_loader)
@@ -45,42 +45,42 @@ def cpu_seconds():
     t = os.times()
     return t.user + t.system + t.children_user + t.children_system
 
-def one_round(dl, pictures):
-    "CPU milliseconds a picture, and pictures a second, over about `pictures` pictures"
+def one_round(dl, images):
+    "CPU milliseconds an image, and images a second, over about `images` images"
     wall, cpu, n = time.perf_counter(), cpu_seconds(), 0
     it = iter(dl)
     for xb, _ in it:
         n += len(xb)
-        if n >= pictures: break
+        if n >= images: break
     seconds = time.perf_counter()-wall
     del it
     return (cpu_seconds()-cpu)/n*1e3, n/seconds
 
-def loaders(rounds=5, pictures=1280):
-    "Loaders, without workers: CPU time a picture, at two sizes"
+def loaders(rounds=5, images=1280):
+    "Loaders, without workers: CPU time an image, at two sizes"
     rows = []
     for size in SIZES:
         dls = {k: f(size) for k,f in LOADERS.items()}
         for dl in dls.values(): one_round(dl, 128)
         found = {k: [] for k in dls}
         for _ in range(rounds):
-            for k,dl in dls.items(): found[k].append(one_round(dl, pictures)[0])
+            for k,dl in dls.items(): found[k].append(one_round(dl, images)[0])
         for k,goal in ('fastai', 10), ('torchvision', 3):
-            rows.append(row(f'CPU ms a picture, {size} px', k, found['course'], found[k], 'ms', goal, [b/a for a,b in zip(found['course'], found[k])]))
+            rows.append(row(f'CPU ms an image, {size} px', k, found['course'], found[k], 'ms', goal, [b/a for a,b in zip(found['course'], found[k])]))
     return rows
 
-def throughput(rounds=5, pictures=1280):
-    "Pictures a second: ours without workers, the others with 0 or 2, whichever is faster"
+def throughput(rounds=5, images=1280):
+    "Images a second: ours without workers, the others with 0 or 2, whichever is faster"
     rows = []
     for size in SIZES:
         found = {(k, w): [] for k in LOADERS for w in ((0,) if k == 'course' else (0, 2))}
         dls = {o: LOADERS[o[0]](size, o[1]) for o in found}
         one_round(dls['course', 0], 128)
         for _ in range(rounds):
-            for o,dl in dls.items(): found[o].append(one_round(dl, pictures)[1])
+            for o,dl in dls.items(): found[o].append(one_round(dl, images)[1])
         for k,goal in ('fastai', 6), ('torchvision', 2):
             best = max((found[k, w] for w in (0, 2)), key=statistics.mean)
-            rows.append(row(f'Pictures a second, {size} px', k, found['course', 0], best, '/s', goal, [a/b for a,b in zip(found['course', 0], best)]))
+            rows.append(row(f'Images a second, {size} px', k, found['course', 0], best, '/s', goal, [a/b for a,b in zip(found['course', 0], best)]))
     return rows
 
 def row(what, against, ours, theirs, unit, goal, ratios, **more):
@@ -97,7 +97,7 @@ from fastai.vision.all import *
 from course_helpers.baseline import get_net
 from course_helpers.training import get_learner, get_probs
 from course_helpers.data.loaders import get_dls
-who, seed, pictures = {who!r}, {seed}, {pictures}
+who, seed, images = {who!r}, {seed}, {images}
 s = bench.settings()
 if who == 'course': learn = get_learner(get_dls(s, stats=imagenet_stats), s, seed)
 else:
@@ -106,7 +106,7 @@ else:
     learn = Learner(dls, get_net(s.net), loss_func=CrossEntropyLossFlat(), metrics=accuracy, wd=s.wd)
 class Stop(Callback):
     def after_batch(self):
-        if self.training and pictures and (self.iter+1)*s.bs >= pictures: raise CancelTrainException()
+        if self.training and images and (self.iter+1)*s.bs >= images: raise CancelTrainException()
 valid, learn.dls = learn.dls, DataLoaders(learn.dls.train, [])
 wall, cpu = time.perf_counter(), bench.cpu_seconds()
 with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(1, s.lr, cbs=[Stop()])
@@ -114,7 +114,7 @@ wall, cpu = time.perf_counter()-wall, bench.cpu_seconds()-cpu
 memory = bench.anonymous()
 learn.dls = valid
 right = None
-if not pictures:
+if not images:
     with learn.no_bar(): probs, targs = get_probs(learn)
     right = (probs.argmax(1) == targs).float().mean().item()
 print(json.dumps(dict(wall=wall, cpu=cpu, memory=memory, accuracy=right)))
@@ -142,11 +142,11 @@ def not_worse(ours, theirs):
     return dict(points=[round(float(o), 2) for o in ci], met=bool(ci.high >= 0))
 
 def epoch(rounds=5):
-    "A training epoch: same net, size, batch and pictures"
+    "A training epoch: same net, size, batch and images"
     found = dict(course=[], fastai=[])
     for seed in range(rounds):
         for who in found:
-            found[who].append(json.loads(run(EPOCH.format(tests=str(ROOT/'tests'), who=who, seed=seed, pictures=0))))
+            found[who].append(json.loads(run(EPOCH.format(tests=str(ROOT/'tests'), who=who, seed=seed, images=0))))
             print(f'  {who}, seed {seed}: {found[who][-1]}', flush=True)
     get = lambda who, k: [o[k] for o in found[who]]
     ours, theirs = get('course', 'wall'), get('fastai', 'wall')
@@ -177,16 +177,16 @@ print(seen[0])
 '''
 IMPORT = 'import time; t = time.perf_counter()\nfrom fastai.vision.all import *\nprint(time.perf_counter()-t)'
 
-def first_picture(rounds=5):
-    "Kernel start to the first picture of the page on image sets"
+def first_image(rounds=5):
+    "Kernel start to the first image of the page on image sets"
     ours, theirs = [], []
     for _ in range(rounds): ours.append(float(run(PICTURE))); theirs.append(float(run(IMPORT)))
-    return [row('Kernel start to first picture', 'import of fastai', ours, theirs, 's', 2, [b/a for a,b in zip(ours, theirs)])]
+    return [row('Kernel start to first image', 'import of fastai', ours, theirs, 's', 2, [b/a for a,b in zip(ours, theirs)])]
 
 def lessons(rounds=1):
     "All lessons in one process, and each in a fresh one"
     names = sorted(o.relative_to(ROOT/'nbs').with_suffix('').as_posix() for o in (ROOT/'nbs').rglob('*.ipynb'))
-    env = dict(os.environ, COURSE_PROFILE='quick', COURSE_PICTURES='sketches', COURSE_BUDGET='all')
+    env = dict(os.environ, COURSE_PROFILE='quick', COURSE_IMAGES='sketches', COURSE_BUDGET='all')
     def timed(what='tests/test_lessons.py'):
         start = time.perf_counter()
         subprocess.run([sys.executable, '-W', 'ignore', '-m', 'pytest', '-q', '-p', 'no:cacheprovider', what],
@@ -199,7 +199,7 @@ def lessons(rounds=1):
     return [row('All lessons in one process', 'one process each', ours, theirs, 's', 3, [b/a for a,b in zip(ours, theirs)])]
 
 def technique_learners():
-    "A learner of profile `cpu` for the baseline and for each technique; `small`: the baseline on small pictures"
+    "A learner of profile `cpu` for the baseline and for each technique; `small`: the baseline on small images"
     from course_helpers.training import get_learner
     from course_helpers.data.loaders import get_dls
     from course_helpers.experiments.arm import build_arm
@@ -247,7 +247,7 @@ def by_class(target, files):
     return target
 
 def tiny(target, n):
-    "A folder with `n` small pictures that differ, in two classes"
+    "A folder with `n` small images that differ, in two classes"
     import numpy as np
     from PIL import Image
     for i in range(n):
@@ -258,12 +258,12 @@ def tiny(target, n):
 
 def kept_rows(tmp, files, rounds):
     "Rows from the net as `course-retrain` calls it and as timm makes it; an epoch with kept rows and without"
-    from course_helpers.models.pretrained import get_base, quicken
+    from course_helpers.models.pretrained import get_base, fuse_batchnorm
     from course_helpers.models.features import Bottlenecks, fill
     from course_helpers.models.options import Options
     from course_helpers.models.retrain import Rows, fit
     net, base = get_base(size=160)
-    nets, found = dict(course=quicken(net), timm=net), dict(course=[], timm=[], kept=[], anew=[])
+    nets, found = dict(course=fuse_batchnorm(net), timm=net), dict(course=[], timm=[], kept=[], anew=[])
     folder, names = files[0].parents[2], [o.relative_to(files[0].parents[2]).as_posix() for o in files]
     place = {o: i for i,o in enumerate(sorted({o.parent.name for o in files}))}
     pairs = [(o, o.split('/')[-2]) for o in names]
@@ -285,7 +285,7 @@ def run_retrain(tmp, folder, size):
     return command('course_retrain', [folder, '--output', tmp/'model', '--size', size, '--bottlenecks', tmp/folder.name/'rows'])
 
 def memory():
-    "Memory of course-retrain with few pictures and with many"
+    "Memory of course-retrain with few images and with many"
     import tempfile
     with tempfile.TemporaryDirectory() as tmp:
         small, large = (run_retrain(Path(tmp), tiny(Path(tmp)/f'tiny{n}', n), 32)[1] for n in (1_000, 100_000))
@@ -295,9 +295,9 @@ def retraining(rounds=3):
     "course-retrain and course-label on the photographs"
     import tempfile
     from scipy.stats import binomtest
-    from course_helpers.data.images import get_pictures, is_unseen
-    pics = get_pictures(settings())
-    known, unseen = ([pics.folder/o for o in pics.files if is_unseen(o) == k] for k in (False, True))
+    from course_helpers.data.images import get_images, is_unseen
+    images = get_images(settings())
+    known, unseen = ([images.folder/o for o in images.files if is_unseen(o) == k] for k in (False, True))
     with tempfile.TemporaryDirectory() as tmp:
         tmp = Path(tmp)
         seconds, most = run_retrain(tmp, by_class(tmp/'known', known), 160)
@@ -308,14 +308,14 @@ def retraining(rounds=3):
         _, least = run_retrain(tmp, by_class(tmp/'tenth', known[::10]), 160)
         found = kept_rows(tmp, known[::8], rounds)
     share = 100*right/len(labels)
-    return [row('Pictures a second into rows', "timm's net", found['course'], found['timm'], '/s', 1, [a/b for a,b in zip(found['course'], found['timm'])]),
+    return [row('Images a second into rows', "timm's net", found['course'], found['timm'], '/s', 1, [a/b for a,b in zip(found['course'], found['timm'])]),
             row('The same', '60 a second', found['course'], [60], '/s', 1, [o/60 for o in found['course']]),
             row('Epoch with kept rows', 'without', found['kept'], found['anew'], 's', 30, [b/a for a,b in zip(found['kept'], found['anew'])]),
             row(f'{len(known):,} learned, {len(unseen)} named', '5 minutes', [seconds+more], [300], 's', 1, [300/(seconds+more)]),
             row('Right of those unseen', '96 %', [share], [96], '%', 1, [share/96], interval=[100*ci.low, 100*ci.high]),
             row('Memory, all photographs', 'a tenth', [most], [least], 'MB', .9, [least/most])]
 
-PARTS = dict(loaders=loaders, throughput=throughput, epoch=epoch, techniques=techniques, first_picture=first_picture, lessons=lessons,
+PARTS = dict(loaders=loaders, throughput=throughput, epoch=epoch, techniques=techniques, first_image=first_image, lessons=lessons,
              retraining=retraining, memory=memory)
 
 def show(rows):

@@ -1,10 +1,10 @@
-"""Writes the tables of the README, data/RESULTS.md and the picture of the ladder from plan and records: part of `make export`."""
+"""Writes the tables of the README, data/RESULTS.md and the image of the ladder from plan and records: part of `make export`."""
 import hashlib, io, os, sys
 from pathlib import Path
 
 import course_helpers.core.config  # before torch
 from course_helpers.core.files import write_atomic
-from course_helpers.recipe import draw_ladder, get_ladder
+from course_helpers.recipe import plot_ladder, get_ladder
 from course_helpers.records.answers import answer
 from course_helpers.records.questions import get_question, read_plan
 from course_helpers.records.run import load_runs
@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 ROOT = Path(__file__).resolve().parent.parent
 README, RESULTS, PICTURE = ROOT/'README.md', ROOT/'data'/'RESULTS.md', ROOT/'data'/'ladder.png'
-BUDGETS = {'all': 'all pictures', 'few': '100 of each class'}
+BUDGETS = {'all': 'all images', 'few': '100 of each class'}
 
 def points(gain): return f'{gain.difference:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})'
 
@@ -38,12 +38,22 @@ def gains_table():
     head = f'points on val, 95 % interval, n = {n}', *BUDGETS.values()
     return rows(head, [[k, *(v.get(b, '') for b in BUDGETS)] for k,v in cells.items()])
 
+def baseline():
+    "What the net of the first lesson scores, in a sentence"
+    runs = {b: load_runs(arm='baseline', profile='cpu', budget=b) for b in BUDGETS}
+    mean = {b: f"{spread([100*o.scores['val']['accuracy'] for o in v])[0]:.0f} %" for b,v in runs.items()}
+    epochs = {b: v[0].config['epochs'] for b,v in runs.items()}
+    n, = {len(v) for v in runs.values()}
+    images, shown = runs['all'][0].config['n_train'], runs['all'][0].scores['val']['n']
+    return (f"On photographs, in profile `cpu`, the net of the first lesson scores {mean['all']} with all {images:,} images in {epochs['all']} epochs, "
+            f"and {mean['few']} with 100 images of each class in {epochs['few']} epochs (means of {n} seeds, official val, n = {shown:,}; chance is 10 %).\n")
+
 def accuracies(question, score):
     "Accuracies in % of a question's arms, as {arm: mean ± sd}, and n"
     q, res, ns = get_question(question), {}, set()
     for arm,budget in q.arms:
         runs = [o for o in load_runs(arm=arm, profile=q.profile, budget=budget)
-                if o.pictures['name'].startswith('sketches') == (q.pictures == 'sketches')]
+                if o.images['name'].startswith('sketches') == (q.images == 'sketches')]
         mean, sd, n = spread([100*o.scores[score]['accuracy'] for o in runs])
         res[arm], ns = (f'{mean:.1f} ± {sd:.1f}' if n > 1 else f'{mean:.1f}'), ns | {n}
     n, = ns
@@ -52,10 +62,10 @@ def accuracies(question, score):
 WAYS = dict(scratch='from random weights', frozen='frozen, a new head', all='all of it trained')
 
 def transfer_table():
-    "Accuracy on unseen pictures by way and pictures of each class, as Markdown"
+    "Accuracy on unseen images by way and images of each class, as Markdown"
     found, n = accuracies('transfer', 'unseen')
     counts = list(dict.fromkeys(o.split('/')[2] for o in found))
-    head = f'accuracy in %, mean ± sd, n = {n}', *(f'{o} of each class'.replace('all of each class', 'all pictures') for o in counts)
+    head = f'accuracy in %, mean ± sd, n = {n}', *(f'{o} of each class'.replace('all of each class', 'all images') for o in counts)
     return rows(head, [[name, *(found[f'transfer/{how}/{o}'] for o in counts)] for how,name in WAYS.items()])
 
 # data/RESULTS.md: every question
@@ -73,7 +83,7 @@ def arm_table(q):
     "Accuracies of a question's arms in %, as Markdown"
     runs = {}
     for o in load_runs(profile=q.profile):
-        if o.pictures['name'].startswith('sketches') == (q.pictures == 'sketches'): runs.setdefault((o.arm, o.budget), []).append(o)
+        if o.images['name'].startswith('sketches') == (q.images == 'sketches'): runs.setdefault((o.arm, o.budget), []).append(o)
     scores = list(dict.fromkeys(k for o in q.arms for r in runs[o] for k in r.scores))
     def cell(found, k):
         values = [100*o.scores[k]['accuracy'] for o in found if k in o.scores]
@@ -88,7 +98,7 @@ def results():
     for q in read_plan().values():
         if q.lesson != lesson: parts.append(f'## [{q.lesson}](../nbs/{q.lesson}.ipynb)\n')
         lesson = q.lesson
-        what = f'Profile {q.profile}, {q.pictures}' + (f'. `course-run --plan {q.name}` makes the runs.')
+        what = f'Profile {q.profile}, {q.images}' + (f'. `course-run --plan {q.name}` makes the runs.')
         parts.append(f'### {q.name}: {q.asks}\n\n{what}\n' + (f'\n{answer_table(q)}' if q.pairs else ''))
         parts.append(f'Accuracies in %, mean ± sd:\n\n{arm_table(q)}')
     head = ('# Results\n\nEvery question of [`plan.toml`](plan.toml), answered from the records in [`runs/`](runs). This page is written by '
@@ -96,12 +106,12 @@ def results():
             'it from chance,\nafter Holm\'s correction within the question; it does not mean that there is none.\n')
     return '\n'.join([head, *parts])
 
-# The picture
+# The image
 
 def ladder_runs(): return [o for o in load_runs(profile='cpu') if o.arm in [r.name for r in get_ladder()]]
 
 def stamp():
-    "Tells from which scores the picture was drawn"
+    "Tells from which scores the image was drawn"
     return hashlib.sha256(' '.join(f'{o.file} {o.scores}' for o in ladder_runs()).encode()).hexdigest()[:12]
 
 def draw():
@@ -109,7 +119,7 @@ def draw():
     if PICTURE.exists() and Image.open(PICTURE).info.get('runs') == stamp(): return
     info, tmp = PngInfo(), PICTURE.with_suffix('.tmp')
     info.add_text('runs', stamp())
-    Image.open(io.BytesIO(draw_ladder(ladder_runs()).png)).save(tmp, 'png', pnginfo=info, optimize=True)
+    Image.open(io.BytesIO(plot_ladder(ladder_runs()).png)).save(tmp, 'png', pnginfo=info, optimize=True)
     os.replace(tmp, PICTURE)
 
 def fill(text, name, content):
@@ -118,11 +128,11 @@ def fill(text, name, content):
     before, rest = text.split(begin)
     return before + begin + content + end + rest.split(end)[1]
 
-def picture(): "The picture as Markdown"; return f'![{draw_ladder(ladder_runs()).alt}](data/ladder.png)\n'
+def image(): "The image as Markdown"; return f'![{plot_ladder(ladder_runs()).alt}](data/ladder.png)\n'
 
 def readme(text):
-    "The README with its picture and tables written anew"
-    parts = {'ladder': picture, 'table of gains': gains_table, 'table of transfer': transfer_table}
+    "The README with its image and tables written anew"
+    parts = {'ladder': image, 'baseline': baseline, 'table of gains': gains_table, 'table of transfer': transfer_table}
     for name,make in parts.items(): text = fill(text, name, make())
     return text
 

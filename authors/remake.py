@@ -8,11 +8,11 @@ from course_helpers.records.stats import spread
 from course_helpers.records.tables import group_runs
 
 def draw(seed, n):
-    "Records from all families, profiles, budgets and kinds of pictures, as evenly as `n` allows"
+    "Records from all families, profiles, budgets and kinds of images, as evenly as `n` allows"
     groups, rng = {}, random.Random(seed)
     for o in load_runs():
         family = o.arm.split('/')[0] if '/' in o.arm else 'recipe'
-        groups.setdefault((family, o.profile, o.budget, o.pictures['name']), []).append(o)
+        groups.setdefault((family, o.profile, o.budget, o.images['name']), []).append(o)
     first = {}  # one of each family, then of the groups that are left
     for k in rng.sample(sorted(groups), len(groups)): first.setdefault(k[0], k)
     order = [*first.values(), *(k for k in sorted(groups) if k not in first.values())]
@@ -20,7 +20,7 @@ def draw(seed, n):
 
 def compare(old, new):
     "What is not as it was; of accuracies, what lies more than four spreads from the mean of its arm"
-    problems = [k for k in ('config', 'pictures', 'seed', 'images_seen') if getattr(old, k) != getattr(new, k)]
+    problems = [k for k in ('config', 'images', 'seed', 'images_seen') if getattr(old, k) != getattr(new, k)]
     if old.versions == new.versions and old.start != new.start: problems.append('start')
     arm = next(o for o in group_runs(load_runs()) if old in o)
     for k in old.scores:
@@ -36,8 +36,8 @@ def main():
     course_run = Path(sys.executable).parent/'course-run'
     for old in draw(a.seed, a.n):
         subprocess.run([course_run, *shlex.split(old.command)[1:], '--to', a.to], check=True, stdout=subprocess.DEVNULL)
-        new = next(o for o in load_runs(a.to) if (o.arm, o.seed, o.profile, o.budget, o.pictures) ==
-                   (old.arm, old.seed, old.profile, old.budget, old.pictures))
+        new = next(o for o in load_runs(a.to) if (o.arm, o.seed, o.profile, o.budget, o.images) ==
+                   (old.arm, old.seed, old.profile, old.budget, old.images))
         same = new.correct == old.correct
         shares = ', '.join(f"{k} {100*old.scores[k]['accuracy']:.2f} then, {100*new.scores[k]['accuracy']:.2f} now" for k in old.scores)
         problems = compare(old, new)

@@ -15,7 +15,7 @@ LESSONS = NBS
 WIDGETS = [o for o in LESSONS if o.parent.name == 'nbs' and o.stem < '3']  # lessons with widgets and exercises; behind them come the pages for the curious
 
 # A value, not a `setdefault`: what the learner's shell or settings.ini says must not matter here.
-os.environ.update(COURSE_PROFILE='quick', COURSE_PICTURES='sketches', COURSE_BUDGET='all',
+os.environ.update(COURSE_PROFILE='quick', COURSE_IMAGES='sketches', COURSE_BUDGET='all',
                   COURSE_MY=str(HOME/'my'), COURSE_ARCHIVE='')
 import course_helpers.core.config  # before torch is loaded: it tells its threads to sleep while they wait
 
@@ -35,13 +35,13 @@ def archive(): return Path(ARCHIVE)
 def photos(archive):
     "Settings with the photographs unpacked and verified"
     from course_helpers.core.config import get_settings
-    from course_helpers.data.images import get_pictures
-    s = get_settings(pictures='photos', archive=str(archive))
-    get_pictures(s)
+    from course_helpers.data.images import get_images
+    s = get_settings(images='photos', archive=str(archive))
+    get_images(s)
     return s
 
-def run_python(code, timeout=300, **env):
+def run_python(code, timeout=300, cwd=ROOT, **env):
     "Run `code` in a process of its own"
     import subprocess
     return subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True,
-                          timeout=timeout, env={**os.environ, **env}, cwd=ROOT)
+                          timeout=timeout, env={**os.environ, **env}, cwd=cwd)

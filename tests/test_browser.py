@@ -1,11 +1,11 @@
 """Chromium opens JupyterLab as `make lab` serves it, and works through the lessons, two at a time."""
-import json, os, re, subprocess, sys, threading, time
+import ast, json, os, re, subprocess, sys, threading, time
 from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
 from playwright.sync_api import TimeoutError
-from conftest import CHROME, LESSONS, WIDGETS, nb_id
+from conftest import CHROME, LESSONS, ROOT, WIDGETS, nb_id
 
 SHOTS = os.environ.get('COURSE_SHOTS', '')  # a folder to keep screenshots in
 pytestmark = pytest.mark.skipif(not CHROME, reason='needs Chromium')
@@ -130,7 +130,7 @@ def move_all(page, name):
             except TimeoutError: continue
             break
         else: pytest.fail(f'{name}: control {i+1} of the widget changes nothing')
-        for img in out.locator('img').all(): assert img.get_attribute('alt'), f'{name}: a picture without alt text'
+        for img in out.locator('img').all(): assert img.get_attribute('alt'), f'{name}: an image without alt text'
         assert 'Traceback' not in out.inner_text()
     shot(page, f'{name}-moved')
     return controls.count()
@@ -148,38 +148,31 @@ def answer(page, old, new):
     result.wait_for()
     return result.inner_text()
 
-ANSWERS = {  # cell, a wrong answer, what is said to it, a right one
-    '01_baseline.ipynb': [
-        ('ex_cheapest.check(cheapest)', 'def cheapest(counts): return 1/len(counts)', 'equally frequent',
-         'def cheapest(counts): return max(counts)/sum(counts)')],
-    '10_lr_finder.ipynb': [
-        ('ex_steepest.check(steepest)', 'def steepest(lrs, losses): return min(zip(lrs, losses, losses[1:]), key=lambda o: o[2]-o[1])[0]',
-         'Per factor of the rate', '''def steepest(lrs, losses):
-    slopes = [(b-a)/(math.log(d)-math.log(c)) for a, b, c, d in zip(losses, losses[1:], lrs, lrs[1:])]
-    return lrs[slopes.index(min(slopes))]'''),
-        ('q_best.check(', "q_best.check('a')", 'by luck', "q_best.check('b')")],
-    '11_augmentation.ipynb': [
-        ('ex_place.check(mirrored_place)', 'def mirrored_place(x, y, width): return width-x, y', 'count from 0',
-         'def mirrored_place(x, y, width): return width-1-x, y'),
-        ('ex_chances.check(chances)', 'def chances(labels): return [1/len(labels) for o in labels]', 'drawn alike',
-         'def chances(labels): return [1/labels.count(o)/len(set(labels)) for o in labels]')],
-    '12_overfitting.ipynb': [
-        ('ex_running.check(running_var)', 'def running_var(r, b, m): k=sum(b)/len(b); return r + m*(sum((o-k)**2 for o in b)/len(b) - r)',
-         'Divide by n-1', 'def running_var(r, b, m): k=sum(b)/len(b); return r + m*(sum((o-k)**2 for o in b)/(len(b)-1) - r)'),
-        ('q_epoch.check(', "q_epoch.check('a')", 'partly by luck', "q_epoch.check('c')")],
-    '13_architecture.ipynb': [
-        ('ex_side.check(rows_left)', 'def rows_left(big, ends, small): return small // (big//ends)', 'one row more',
-         'def rows_left(big, ends, small): return -(-small // (big//ends))'),
-        ('ex_dead.check(count_dead)', 'def count_dead(x): return (x <= 0).sum().item()', 'counts zeros',
-         'def count_dead(x): return (x.amax((0, 2, 3)) <= 0).sum().item()')],
-    '20_transfer.ipynb': [
-        ('ex_rates.check(rates)', 'def rates(lr, n, factor): return [lr/factor**i for i in range(n)]', 'the head comes last',
-         'def rates(lr, n, factor): return [lr/factor**(n-1-i) for i in range(n)]'),
-        ('q_seen.check(', "q_seen.check('a')", 'Its base has seen', "q_seen.check('b')")],
-    '21_retrain.ipynb': [
-        ('ex_part.check(part)', "def part(name, p): return 'testing' if percent_of(name) > p else 'training'", 'wrong way round',
-         "def part(name, p): return 'testing' if percent_of(name) < p else 'training'"),
-        ('q_twenty.check(', "q_twenty.check('a')", 'Two pictures', "q_twenty.check('b')")]}
+def literal(node):
+    "The value of a literal; of `dict(a=...)` too"
+    if isinstance(node, ast.Call): return {k.arg: literal(k.value) for k in node.keywords}
+    return ast.literal_eval(node)
+
+def answers(path):
+    "From the specs of a lesson, its first exercise and its first question: cell, wrong answer, what is said to it, right one"
+    found = {}
+    for c in json.loads(path.read_text(encoding='utf-8'))['cells']:
+        if c['cell_type'] != 'code' or not re.search(r'= (Exercise|Choice)\(', ''.join(c['source'])): continue
+        for o in ast.parse(''.join(c['source'])).body:
+            if getattr(getattr(getattr(o, 'value', None), 'func', None), 'id', '') not in ('Exercise', 'Choice'): continue
+            kind, var, args = o.value.func.id, o.targets[0].id, o.value.args
+            if kind == 'Exercise':
+                more = {k.arg: k.value for k in o.value.keywords}
+                pairs = [o.elts for o in more['wrong'].elts if all(isinstance(e, ast.Constant) for e in o.elts)]
+                if not pairs or not isinstance(more['solution'], ast.Constant): continue  # made by code: the next exercise will do
+                wrong, why = map(literal, pairs[0])
+                found.setdefault(kind, (f'{var}.check({literal(args[1])})', wrong, why, literal(more['solution'])))
+            else:
+                right, why = literal(args[3]), literal(args[4])
+                letter = next(k for k in why if k != right)
+                said = re.split(r'[`*$]', why[letter])[0]  # up to what Markdown would change
+                found.setdefault(kind, (f'{var}.check(', f"{var}.check('{letter}')", said, f"{var}.check('{right}')"))
+    return [*found.values()]
 
 @pytest.mark.parametrize('name', [o.name for o in WIDGETS])
 def test_lesson_its_widget_and_exercises(lab, run, name):
@@ -187,13 +180,14 @@ def test_lesson_its_widget_and_exercises(lab, run, name):
     outs = [o for c in code for o in c['outputs']]
     assert not [o for o in outs if o['output_type'] == 'error' or o.get('name') == 'stderr']
     assert move_all(page, name[:2]) >= 1
-    for old, wrong, why, right in ANSWERS.get(name, []):
+    asked = answers(ROOT/'nbs'/name)
+    for old, wrong, why, right in asked:
         call = '' if old.endswith('(') else f'\n{old}'
         assert why in answer(page, old, f'{wrong}{call} # Incorrect')
         assert answer(page, old, f'{right}{call} # Correct').startswith('✓')
-    if name in ANSWERS:
+    if asked:
         saved = json.loads((lab[1]/'progress.json').read_text())['exercises']
         tries = [o['tries'] for k,o in saved.items() if k.startswith(name[:2]) and o['outcome'] == 'correct']
-        assert tries == [2]*len(ANSWERS[name])
+        assert tries == [2]*len(asked)
     command(page, 'kernelmenu:shutdown')
     page.close()

@@ -1,5 +1,5 @@
 """The layout of the project, the arrows between modules, and what may stand in a committed file."""
-import ast, configparser, json, re, subprocess, sys, time, tomllib
+import ast, json, re, subprocess, sys, tomllib
 
 import pytest
 from conftest import NBS, ROOT, nb_id, run_python
@@ -15,7 +15,7 @@ MODULES = {module_name(o): o for o in sorted((ROOT/'course_helpers').rglob('*.py
 CORE = {'core.config', 'core.files', 'core.nets', 'core.show'}
 TECHNIQUES = 'normalization', 'resizing', 'tta', 'mixup', 'smoothing', 'lr_finder', 'augmentation', 'overfitting', 'architecture'
 ARROWS = {
-    'core.config': set(), 'core.files': set(), 'core.nets': {'core.config'}, 'core.show': set(),
+    'core.config': set(), 'core.files': set(), 'core.nets': set(), 'core.show': set(),
     **dict.fromkeys(TECHNIQUES, set()), 'resizing': {'core.nets'}, 'tta': {'core.nets'}, 'architecture': {'core.nets'}, 'transfer': {'core.nets'},
     'data.sketches': set(), 'data.archive': {'core.files', 'core.config', 'data.sketches'},
     'data.images': {'core.config', 'core.files', 'data.archive', 'data.sketches'},
@@ -28,7 +28,7 @@ ARROWS = {
     'models.read': set(), 'models.options': {'models.read'}, 'models.classes': {'models.read'}, 'models.pretrained': {'models.read'},
     'models.folder': {'core.files', 'models.pretrained', 'models.read'}, 'models.features': {'models.pretrained', 'models.read'},
     'models.retrain': {'models.classes', 'models.features', 'models.folder', 'models.options', 'models.pretrained', 'models.read', 'records.tables'},
-    'baseline': {'core.config'}, 'training': {'core.config', 'core.files', 'core.show', 'records.run', 'baseline'},
+    'baseline': set(), 'training': {'core.config', 'core.files', 'core.show', 'records.run', 'baseline'},
     'experiments.arm': {'core.config', 'data.images', 'training'},
     'experiments.leak': {'experiments.arm', 'data.images', 'data.loaders', 'training', 'resizing'},
     'experiments.transfer': {'experiments.arm', 'core.config', 'data.images', 'data.loaders', 'data.sketches', 'models.pretrained', 'training',
@@ -142,7 +142,7 @@ def test_lessons_have_run_and_end_well(path):
     assert any(c['outputs'] for c in code), 'the lesson was committed without outputs'
     assert not any('nbdev_export()' in source(c) for c in code)
     long = [max(map(len, source(c).splitlines())) for c in code if source(c)]
-    assert max(long) <= 120 and max(source(c).count('\n')+1 for c in code) <= 25
+    assert max(long) <= 100 and max(source(c).count('\n')+1 for c in code) <= 20
 
 def test_strip_removes_what_changes(tmp_path):
     nb = dict(cells=[dict(cell_type='code', metadata=dict(execution={}, jupyter=dict(source_hidden=True)), source=[],
@@ -180,17 +180,12 @@ def test_a_foreign_settings_file_is_not_read(tmp_path):
 COMMANDS = list(tomllib.loads((ROOT/'pyproject.toml').read_text())['project']['scripts'])
 
 @pytest.mark.parametrize('name', COMMANDS)
-def test_commands_answer_within_a_second(name):
+def test_help_loads_neither_torch_nor_fastai(name):
     module, func = tomllib.loads((ROOT/'pyproject.toml').read_text())['project']['scripts'][name].split(':')
     code = (f"import sys; sys.argv = [{name!r}, '--help']\nfrom {module} import {func}\n"
-            f"try: {func}()\nexcept SystemExit as e: print(e.code, 'torch' in sys.modules)")
-    best = 9.
-    for _ in range(3):
-        start = time.perf_counter()
-        res = run_python(code)
-        best = min(best, time.perf_counter()-start)
-    assert res.stdout.splitlines()[-1] == '0 False' and 'usage' in res.stdout
-    assert best < 1, f'{name} --help took {best:.1f} s'
+            f"try: {func}()\nexcept SystemExit as e: print(e.code, [o for o in ('torch', 'fastai', 'pandas', 'matplotlib') if o in sys.modules])")
+    res = run_python(code)
+    assert res.stdout.splitlines()[-1] == '0 []' and 'usage' in res.stdout, res.stdout + res.stderr
 
 def test_the_start_page_lists_every_lesson_and_exercise():
     text = '\n'.join(source(c) for c in cells(ROOT/'nbs'/'index.ipynb'))
@@ -202,7 +197,7 @@ def test_the_start_page_lists_every_lesson_and_exercise():
 
 @pytest.mark.parametrize('path', LESSONS, ids=nb_id)
 def test_course_comes_before_torch(path):
-    "config tells torch's threads to sleep while they wait, and they only listen when torch is loaded"
+    "The package tells torch's threads to sleep while they wait, and they only listen when torch is loaded"
     lines = [line for c in cells(path) if c['cell_type'] == 'code' for line in source(c).splitlines()]
     def first(names): return next((i for i,o in enumerate(lines) if re.match(rf'(from|import) ({names})', o)), len(lines))
     assert first('course_helpers') <= first('torch|fastai|sklearn|scipy'), f'{path.name} loads torch before course_helpers'
@@ -241,12 +236,25 @@ def test_figures_in_the_text_stand_in_the_code_of_the_lesson(path):
     missing = [o for o in figures(text) if not stands_in(o, CODE[nb_id(path)])]
     assert not missing, f'{path.name} states {missing}, and no cell checks them'
 
-def test_figures_of_the_readme_are_checked_in_a_lesson():
-    text = re.sub(r'```.*?```', '', (ROOT/'README.md').read_text(encoding='utf-8'), flags=re.S)
-    missing = [o for o in figures(text) if not any(stands_in(o, code) for code in CODE.values())]
-    assert not missing, f'README.md states {missing}, and no lesson checks them'
+def test_no_figure_of_the_readme_is_typed_by_hand():
+    "What `make export` writes between its marks is checked in test_records"
+    text = (ROOT/'README.md').read_text(encoding='utf-8')
+    text = re.sub(r'<!-- ([\w ]+): written by make export -->.*?<!-- end of \1 -->', '', text, flags=re.S)
+    assert not [*figures(re.sub(r'```.*?```', '', text, flags=re.S))]
 
 def test_figure_finder():
     assert list(figures('It gains 1.2 points.\n\nIn 1,000 times 5 % of it.\n\nThe write-up says 9 %.')) == ['1.2', '1,000', '5']
     assert stands_in('73', 'round(x) == 73)') and stands_in('5', 'eps=.05') and not stands_in('3', '73, .3')
     assert not stands_in('0', 'x = y') and not stands_in('5', '5.2')
+
+def test_the_wheel_holds_every_module(tmp_path):
+    "Built, installed elsewhere without dependencies, and every module imported from there"
+    wheels, place = tmp_path/'wheels', tmp_path/'place'
+    pip = [sys.executable, '-m', 'uv']
+    subprocess.run([*pip, 'build', '--wheel', '--no-build-isolation', '-q', '--out-dir', wheels, ROOT], check=True, capture_output=True)
+    wheel, = wheels.glob('*.whl')
+    subprocess.run([*pip, 'pip', 'install', '-q', '--no-deps', '--target', place, wheel], check=True, capture_output=True)
+    names = [f'course_helpers.{o}' for o in MODULES]
+    code = f"import sys; sys.path.insert(0, {str(place)!r})\nimport importlib\nfor o in {names}: print(importlib.import_module(o).__file__)"
+    res = run_python(code, cwd=tmp_path)
+    assert res.stdout.count(str(place)) == len(names), res.stderr

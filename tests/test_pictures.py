@@ -10,15 +10,15 @@ from course_helpers.data import archive as archives, cache as caches
 from course_helpers.core.config import get_settings
 from course_helpers.cli import course_data
 from course_helpers.core.files import file_md5
-from course_helpers.data.archive import (MARKER, PicturesError, Source, SOURCES, add_archive,
+from course_helpers.data.archive import (MARKER, ImageSetError, Source, SOURCES, add_archive,
                                          download, fingerprint, get_photos, list_files)
 from course_helpers.data.cache import decode, get_cache
-from course_helpers.data.images import get_pictures, is_unseen, load_pictures, split_files
+from course_helpers.data.images import get_images, is_unseen, load_images, split_files
 from course_helpers.data.sketches import make_sketches
 
 @pytest.fixture(scope='module')
 def small(tmp_path_factory):
-    "A small picture set, its archive, and its source"
+    "A small image set, its archive, and its source"
     home = tmp_path_factory.mktemp('small')
     folder = make_sketches(home/'small', 12, 5)
     archive = home/'small.tgz'
@@ -78,7 +78,7 @@ def test_second_address_is_tried(small, tmp_path):
     assert (tmp_path/'a.tgz').exists()
 
 def test_no_network_says_what_to_do(small, tmp_path):
-    with pytest.raises(PicturesError, match='no server answered.*course-data --archive FILE'):
+    with pytest.raises(ImageSetError, match='no server answered.*course-data --archive FILE'):
         download(replace(small[1], urls=('http://127.0.0.1:1/small.tgz',)), tmp_path/'a.tgz')
 
 CHILD = '''
@@ -117,7 +117,7 @@ def test_killed_while_downloading_goes_on_from_what_has_arrived(small, tmp_path)
         assert 0 < have < small[1].size and not (tmp_path/'small').exists()
         second = child(small, srv.url, tmp_path)
         assert second.communicate(timeout=60)[0].strip() == 'done'
-    assert srv.asked == [0, have] and load_pictures(tmp_path/'small').fingerprint == small[1].contents
+    assert srv.asked == [0, have] and load_images(tmp_path/'small').fingerprint == small[1].contents
 
 def test_killed_while_unpacking_leaves_nothing_that_looks_ready(small, tmp_path):
     archive, _ = small
@@ -130,11 +130,11 @@ def test_killed_while_unpacking_leaves_nothing_that_looks_ready(small, tmp_path)
         assert child(small, srv.url, tmp_path).communicate(timeout=60)[0].strip() == 'done'
     assert sorted(o.name for o in tmp_path.iterdir() if o.name != '.lock') == ['small', 'small.tgz']
 
-def test_two_processes_prepare_the_same_pictures(small, tmp_path):
+def test_two_processes_prepare_the_same_images(small, tmp_path):
     archive, _ = small
     (tmp_path/'small.tgz').write_bytes(archive.read_bytes())
     code = CHILD.split('download(')[0] + "add_archive(Path({home!r})/'small.tgz', Path({home!r}), (source,))\n" \
-           "p = load_pictures(Path({home!r})/'small')\nprint(len(get_cache(p, 32, list(p.files), Path({home!r}))))"
+           "p = load_images(Path({home!r})/'small')\nprint(len(get_cache(p, 32, list(p.files), Path({home!r}))))"
     s = small[1]
     code = code.format(url='', size=s.size, md5=s.md5, names=s.names, contents=s.contents, home=str(tmp_path), patch='')
     both = [subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(2)]
@@ -144,7 +144,7 @@ def test_two_processes_prepare_the_same_pictures(small, tmp_path):
 
 def test_killed_while_decoding_goes_on(small, tmp_path):
     folder = add_archive(small[0], tmp_path, (small[1],))
-    pics = load_pictures(folder)
+    images = load_images(folder)
     code = f'''
 import time
 from pathlib import Path
@@ -157,7 +157,7 @@ def slowly(*a): time.sleep(.02); return once(*a)
 caches.decode = slowly
 write = caches._write_blocks
 caches._write_blocks = lambda *a: write(*a, block=20)
-p = load_pictures(Path({str(folder)!r}))
+p = load_images(Path({str(folder)!r}))
 get_cache(p, 32, list(p.files), Path({str(tmp_path)!r}))
 '''
     first = subprocess.Popen([sys.executable, '-c', code], cwd=ROOT)
@@ -168,10 +168,10 @@ get_cache(p, 32, list(p.files), Path({str(tmp_path)!r}))
     first.send_signal(signal.SIGKILL if os.name == 'posix' else signal.SIGTERM); first.wait()
     seen = []
     real, caches.decode = caches.decode, lambda path, side: (seen.append(path), decode(path, side))[1]
-    try: cache = get_cache(pics, 32, list(pics.files), tmp_path)
+    try: cache = get_cache(images, 32, list(images.files), tmp_path)
     finally: caches.decode = real
     assert len(cache) == 170 and len(seen) <= 110, 'it decoded again what was there'
-    for i in (0, 60, 169): assert (cache[i] == decode(folder/pics.files[i], 32)).all()
+    for i in (0, 60, 169): assert (cache[i] == decode(folder/images.files[i], 32)).all()
 
 def bad_archive(path, name, kind=tarfile.REGTYPE):
     "An archive with one entry that does not belong"
@@ -187,19 +187,19 @@ def bad_archive(path, name, kind=tarfile.REGTYPE):
     ('small/link', tarfile.SYMTYPE, 'a link'), ('small/link', tarfile.LNKTYPE, 'a link'), ('small/fifo', tarfile.FIFOTYPE, 'a link')])
 def test_an_archive_that_reaches_out_is_refused(tmp_path, small, name, kind, says):
     data = tmp_path/'inner'/'data'
-    with pytest.raises(PicturesError, match=says): add_archive(bad_archive(tmp_path/'bad.tar', name, kind), data, (small[1],))
+    with pytest.raises(ImageSetError, match=says): add_archive(bad_archive(tmp_path/'bad.tar', name, kind), data, (small[1],))
     assert not list(tmp_path.rglob('*evil*')) and sorted(o.name for o in data.iterdir()) == ['.lock']
 
 def test_archive_cut_short(tmp_path, small):
     for n in (0, 10, 5000, small[1].size//2):
         (tmp_path/'cut.tgz').write_bytes(small[0].read_bytes()[:n])
-        with pytest.raises(PicturesError, match='cut short'): add_archive(tmp_path/'cut.tgz', tmp_path/'data', (small[1],))
+        with pytest.raises(ImageSetError, match='cut short'): add_archive(tmp_path/'cut.tgz', tmp_path/'data', (small[1],))
     assert [o.name for o in (tmp_path/'data').iterdir()] == ['.lock']
 
-def test_a_picture_that_vanished_later_is_noticed(tmp_path, small):
+def test_a_image_that_vanished_later_is_noticed(tmp_path, small):
     folder = add_archive(small[0], tmp_path, (small[1],))
     (folder/list_files(folder)[0]).unlink()
-    with pytest.raises(PicturesError, match='held 170 pictures and now holds 169'): load_pictures(folder)
+    with pytest.raises(ImageSetError, match='held 170 images and now holds 169'): load_images(folder)
 
 def test_download_by_edition(tmp_path, small, monkeypatch):
     archive, source = small
@@ -207,14 +207,14 @@ def test_download_by_edition(tmp_path, small, monkeypatch):
         monkeypatch.setitem(SOURCES, '160', replace(source, urls=(srv.url,)))
         s = get_settings(data=tmp_path)
         assert get_photos('160', s) == tmp_path/'small' == get_photos('160', s)
-        pics = get_pictures(replace(s, pictures='auto'))
-    assert len(pics.files) == 170 and srv.asked == [0] and not list(tmp_path.glob('*.tgz'))
+        images = get_images(replace(s, images='auto'))
+    assert len(images.files) == 170 and srv.asked == [0] and not list(tmp_path.glob('*.tgz'))
 
 def test_command_says_what_is_wrong(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv('COURSE_DATA', str(tmp_path))
     assert course_data(['--archive', str(tmp_path/'none.tgz')]) == 1
     assert 'There is no archive' in capsys.readouterr().err
-    monkeypatch.setenv('COURSE_PICTURES', 'paintings')
+    monkeypatch.setenv('COURSE_IMAGES', 'paintings')
     assert course_data([]) == 1 and 'Choose one of' in capsys.readouterr().err
 
 def test_status_of_an_empty_folder(tmp_path, monkeypatch, capsys):
@@ -223,26 +223,26 @@ def test_status_of_an_empty_folder(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.photos
 def test_the_photographs_are_those_of_imagenette(photos):
-    pics = get_pictures(photos)
-    assert (len(pics.train), len(pics.val)) == (9469, 3925) and pics.fingerprint == SOURCES['160'].contents
-    unseen = [o for o in pics.files if is_unseen(o)]
+    images = get_images(photos)
+    assert (len(images.train), len(images.val)) == (9469, 3925) and images.fingerprint == SOURCES['160'].contents
+    unseen = [o for o in images.files if is_unseen(o)]
     assert (len(unseen), sum(o.startswith('train/') for o in unseen)) == (500, 366)
 
 @pytest.mark.photos
 def test_splits_of_the_photographs(photos):
-    pics = get_pictures(photos)
-    s = get_settings(profile='cpu', pictures='photos')
-    train, val = split_files(pics, s)
-    part, dev = split_files(pics, s, dev=True)
+    images = get_images(photos)
+    s = get_settings(profile='cpu', images='photos')
+    train, val = split_files(images, s)
+    part, dev = split_files(images, s, dev=True)
     assert len(train) == 9469 and sorted(part+dev) == train and 900 < len(dev) < 1000
-    assert not set(dev) & set(val) and len(split_files(pics, replace(s, budget='few'))[0]) == 1000
+    assert not set(dev) & set(val) and len(split_files(images, replace(s, budget='few'))[0]) == 1000
 
 @pytest.mark.photos
 def test_verify_finds_one_changed_byte(archive, tmp_path):
     folder = add_archive(archive, tmp_path)
     path = folder/list_files(folder)[5000]
     data = bytearray(path.read_bytes()); data[-5] ^= 1; path.write_bytes(data)
-    with pytest.raises(PicturesError, match='changed or renamed'): archives.verify(folder, SOURCES['160'])
+    with pytest.raises(ImageSetError, match='changed or renamed'): archives.verify(folder, SOURCES['160'])
 
 @pytest.mark.photos
 def test_quick_on_photographs(photos):
@@ -250,7 +250,7 @@ def test_quick_on_photographs(photos):
 from course_helpers.core.config import get_settings
 from course_helpers.cli import course_run
 import sys
-sys.exit(course_run(['--pictures', 'photos', '--seeds', '0']))
+sys.exit(course_run(['--images', 'photos', '--seeds', '0']))
 '''
-    res = run_python(code, COURSE_PICTURES='photos')
+    res = run_python(code, COURSE_IMAGES='photos')
     assert res.returncode == 0 and 'imagenette2-160, seed 0' in res.stdout, res.stderr

@@ -66,7 +66,7 @@ def test_two_processes_save_at_once(tmp_path):
 def test_names_do_not_collide(tmp_path):
     run = make()
     runs = [run, make(seed=1), replace(run, arm='a/b'), replace(run, arm='a_b'), replace(run, budget='few'),
-            replace(run, config=dict(lr=.02)), replace(run, pictures=dict(name='made-up', fingerprint='other'))]
+            replace(run, config=dict(lr=.02)), replace(run, images=dict(name='made-up', fingerprint='other'))]
     assert len({save_run(o, tmp_path).name.lower() for o in runs}) == len(runs) == len(load_runs(tmp_path))
 
 def test_import_is_light():

@@ -9,11 +9,11 @@ from conftest import ROOT
 from course_helpers.cli import course_label
 from course_helpers.models.folder import read_model
 from course_helpers.models.pretrained import get_base
-from course_helpers.models.read import read_picture, to_square
+from course_helpers.models.read import read_image, to_square
 from course_helpers.cli import course_retrain
 from course_helpers.models.features import Bottlenecks, fill
 from course_helpers.models.read import FolderError
-from course_helpers.models.classes import percent_of, split_pictures
+from course_helpers.models.classes import percent_of, split_images
 from PIL import Image
 
 CODE = 'import sys\nfrom course_helpers.cli import {}\nsys.exit({}({}))'
@@ -24,7 +24,7 @@ def start(name, args, **env):
                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 def paint(path, colour, rng, side=48, **kw):
-    "A picture of one colour and some noise"
+    "An image of one colour and some noise"
     x = np.clip(np.array(colour) + rng.normal(0, 30, (side, side, 3)), 0, 255).astype(np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(x).save(path, **kw)
@@ -32,7 +32,7 @@ def paint(path, colour, rng, side=48, **kw):
 @pytest.fixture(scope='module')
 def colours(tmp_path_factory):
     "Two classes that a child can tell apart"
-    folder, rng = tmp_path_factory.mktemp('pictures')/'colours', np.random.default_rng(0)
+    folder, rng = tmp_path_factory.mktemp('images')/'colours', np.random.default_rng(0)
     for name,colour in dict(rot=(200, 40, 40), blau=(40, 40, 200)).items():
         for i in range(60): paint(folder/name/f'{name} {i}.png', colour, rng)
     return folder
@@ -67,8 +67,8 @@ def test_labels_from_standard_input_without_fastai(colours, model, tmp_path):
     assert (done.returncode, said) == (0, [b'rot', b'blau', b'rot'][:len(names)]), done.stderr
 
 @pytest.mark.parametrize('what, says', [
-    ('missing', 'There is no folder'), ('empty', 'has 0 sub-folders'), ('one', 'has 1 sub-folders'), ('few', 'needs about 44 pictures'),
-    ('hollow', 'No pictures in: empty'), ('case', 'differ only in case'), ('file', 'There is no folder'), ('taken', 'nothing there is overwritten'),
+    ('missing', 'There is no folder'), ('empty', 'has 0 sub-folders'), ('one', 'has 1 sub-folders'), ('few', 'needs about 44 images'),
+    ('hollow', 'No images in: empty'), ('case', 'differ only in case'), ('file', 'There is no folder'), ('taken', 'nothing there is overwritten'),
     ('percent', 'leave no room'), ('net', 'Did you mean')])
 def test_what_is_refused_and_how(what, says, colours, tmp_path, capsys):
     rng, folder, out, more = np.random.default_rng(0), tmp_path/'in', tmp_path/'out', []
@@ -101,8 +101,8 @@ def test_unreadable_and_read_only_folders(nobody, capsys):
     for k in 'ab':
         for i in range(60): paint(folder/k/f'{i}.png', (9, 9, 9), rng, side=8)
     def refused(says): assert course_retrain([str(o) for o in args(folder, out)]) == 1 and says in capsys.readouterr().err
-    (folder/'a').chmod(0); refused('may not be read'); (folder/'a').chmod(0o755)
-    folder.chmod(0); refused('may not be read'); folder.chmod(0o755)
+    (folder/'a').chmod(0); refused('is not readable'); (folder/'a').chmod(0o755)
+    folder.chmod(0); refused('is not readable'); folder.chmod(0o755)
     (nobody/'rows').mkdir(); (nobody/'rows').chmod(0o555); refused("can't be kept")
     assert sorted(o.name for o in nobody.iterdir()) == ['in', 'rows'] and not list((nobody/'rows').iterdir())
 
@@ -118,8 +118,8 @@ def test_a_bottleneck_folder_that_is_a_file_or_full(colours, tmp_path, capsys, m
     again = Bottlenecks(tmp_path/'full', base)
     assert len(again.missing([bytes([i]) for i in range(3)])) == 3
 
-def odd_pictures(folder):
-    "One picture of each odd kind, all of them readable"
+def odd_images(folder):
+    "One image of each odd kind, all of them readable"
     folder.mkdir(parents=True)
     x = np.full((40, 60, 3), (200, 40, 40), np.uint8)
     im = Image.fromarray(x)
@@ -132,16 +132,16 @@ def odd_pictures(folder):
     im.save(folder/'a name with spaces.jpg'); im.save(folder/'фото 写真.jpg'); im.convert('RGBA').save(folder/'clear.png')
     im.convert('1').save(folder/'bits.png'); im.save(folder/'LOUD.JPG')
 
-def test_odd_pictures_are_read(tmp_path):
-    odd_pictures(tmp_path/'odd')
+def test_odd_images_are_read(tmp_path):
+    odd_images(tmp_path/'odd')
     for o in sorted((tmp_path/'odd').iterdir()):
-        im = read_picture(o)
+        im = read_image(o)
         assert im.mode == 'RGB' and im.size == ((40, 60) if o.stem == 'turned' else (60, 40)), o.name
         assert to_square(im, 32).shape == (32, 32, 3)
-        assert read_picture(o, 32).mode == 'RGB'
-    red = read_picture(tmp_path/'odd'/'film.gif').getpixel((0, 0))
-    assert red[0] > 150 > red[2], 'the first picture of a film counts'
-    assert read_picture(tmp_path/'odd'/'deep.png').getpixel((0, 0))[0] in (155, 156)
+        assert read_image(o, 32).mode == 'RGB'
+    red = read_image(tmp_path/'odd'/'film.gif').getpixel((0, 0))
+    assert red[0] > 150 > red[2], 'the first image of a film counts'
+    assert read_image(tmp_path/'odd'/'deep.png').getpixel((0, 0))[0] in (155, 156)
 
 def bomb(path, side=30_000):
     "A PNG of 30,000 x 30,000 points in few bytes: only its header is right"
@@ -149,24 +149,24 @@ def bomb(path, side=30_000):
     def chunk(kind, data): return struct.pack('>I', len(data))+kind+data+struct.pack('>I', zlib.crc32(kind+data))
     path.write_bytes(b'\x89PNG\r\n\x1a\n'+chunk(b'IHDR', struct.pack('>IIBBBBB', side, side, 8, 2, 0, 0, 0))+chunk(b'IDAT', zlib.compress(b'\0'*100))+chunk(b'IEND', b''))
 
-def test_broken_pictures_are_listed_skipped_and_counted(colours, tmp_path, capsys):
+def test_broken_images_are_listed_skipped_and_counted(colours, tmp_path, capsys):
     folder = tmp_path/'in'; shutil.copytree(colours, folder)
     whole = tmp_path/'whole.jpg'; Image.effect_noise((200, 200), 50).save(whole)
     (folder/'rot'/'cut.jpg').write_bytes(whole.read_bytes()[:900])
-    (folder/'rot'/'empty.jpg').write_bytes(b''); (folder/'blau'/'text.png').write_text('no picture'); bomb(folder/'blau'/'huge.png')
+    (folder/'rot'/'empty.jpg').write_bytes(b''); (folder/'blau'/'text.png').write_text('no image'); bomb(folder/'blau'/'huge.png')
     assert course_retrain([str(o) for o in args(folder, tmp_path/'out')]) == 0
     err = capsys.readouterr().err
     assert all(o in err for o in ('cut.jpg', 'empty.jpg', 'text.png', 'huge.png')) and 'more than 100,000,000' in err
     assert read_model(tmp_path/'out')[1].record['broken'] == 4
     assert course_retrain([str(o) for o in args(folder, tmp_path/'none', '--max-broken', 1)]) == 1
-    assert '4 of 124 pictures are broken, more than 1 %' in capsys.readouterr().err and not (tmp_path/'none').exists()
+    assert '4 of 124 images are broken, more than 1 %' in capsys.readouterr().err and not (tmp_path/'none').exists()
 
 def test_split_is_stable_and_the_same_everywhere():
     assert round(percent_of('cat/a.jpg'), 4) == round(percent_of('other/a.jpg'), 4) == 31.4866
-    parts = split_pictures({k: [f'{k}/{k}{i}.jpg' for i in range(1000)] for k in 'ab'}, 20, 10)
+    parts = split_images({k: [f'{k}/{k}{i}.jpg' for i in range(1000)] for k in 'ab'}, 20, 10)
     assert 340 < len(parts['testing']) < 460 and 150 < len(parts['validation']) < 250
 
-def test_a_changed_picture_or_net_gets_a_new_row(colours, tmp_path):
+def test_a_changed_image_or_net_gets_a_new_row(colours, tmp_path):
     from dataclasses import replace
     folder = tmp_path/'in'; shutil.copytree(colours, folder)
     net, base = get_base(size=32)
@@ -234,20 +234,20 @@ def test_onnx_gives_the_same_probabilities(colours, model, tmp_path):
     from course_helpers.models.pretrained import to_batch
     assert course_retrain([str(o) for o in args(colours, tmp_path/'out', '--onnx')]) == 0
     net, info = read_model(tmp_path/'out')
-    x = to_batch(np.stack([to_square(read_picture(colours/'rot'/f'rot {i}.png'), info.size) for i in range(5)]), info)
-    got, = onnxruntime.InferenceSession(str(tmp_path/'out'/'model.onnx')).run(None, {'pictures': x.numpy()})
+    x = to_batch(np.stack([to_square(read_image(colours/'rot'/f'rot {i}.png'), info.size) for i in range(5)]), info)
+    got, = onnxruntime.InferenceSession(str(tmp_path/'out'/'model.onnx')).run(None, {'images': x.numpy()})
     assert np.abs(got-run_net(net, info, x).numpy()).max() < 1e-4
 
 def tree(folder): return sorted(str(o.relative_to(folder)) for o in folder.rglob('*'))
 
 def test_nothing_of_the_users_is_overwritten(colours, model, tmp_path, capsys):
     from course_helpers.models.folder import write_model
-    pics = tmp_path/'pics'; shutil.copytree(colours, pics); shutil.copy(model/'model.json', pics)
+    images = tmp_path/'images'; shutil.copytree(colours, images); shutil.copy(model/'model.json', images)
     mine = tmp_path/'mine'; shutil.copytree(model, mine); (mine/'notes.txt').write_text('mine')
     foreign = tmp_path/'foreign'; foreign.mkdir(); (foreign/'model.json').write_text('{"format": "layers-model"}')
     (tmp_path/'file').write_text('mine')
     before = tree(tmp_path)
-    for folder, out, says in [(pics, pics, 'lies in the other'), (pics, pics/'out', 'lies in the other'), (pics/'rot', pics, 'sub-folders'),
+    for folder, out, says in [(images, images, 'lies in the other'), (images, images/'out', 'lies in the other'), (images/'rot', images, 'sub-folders'),
                               (colours, mine, 'nothing there is overwritten'), (colours, foreign, 'nothing there is overwritten'),
                               (colours, tmp_path/'file', 'is a file'), (colours, tmp_path/'file'/'out', 'No model can be written'),
                               (colours, tmp_path/('x'*256), 'No model can be written')]:
@@ -260,7 +260,7 @@ def test_nothing_of_the_users_is_overwritten(colours, model, tmp_path, capsys):
     write_model(*read_model(link), link)
     assert link.is_symlink() and read_model(model)[1].classes == ('blau', 'rot') and not list(tmp_path.glob('*.old'))
 
-def test_copies_do_not_test_and_one_picture_has_one_class(tmp_path, capsys):
+def test_copies_do_not_test_and_one_image_has_one_class(tmp_path, capsys):
     rng, folder = np.random.default_rng(0), tmp_path/'in'
     for i in range(90):
         paint(folder/'ab'[i % 2]/f'{i}.png', (9, 9, 9), rng, side=8)
@@ -268,10 +268,10 @@ def test_copies_do_not_test_and_one_picture_has_one_class(tmp_path, capsys):
     assert course_retrain([str(o) for o in args(folder, tmp_path/'out', '--testing', 20, '--validation', 20)]) == 0
     assert '270 copies' in capsys.readouterr().err
     record = read_model(tmp_path/'out')[1].record
-    assert sum(record['pictures'].values()) == 90 and record['copies'] == 270
+    assert sum(record['images'].values()) == 90 and record['copies'] == 270
     shutil.copy(folder/'a'/'0.png', folder/'b'/'zero.png')
     assert course_retrain([str(o) for o in args(folder, tmp_path/'other')]) == 1
-    assert 'the same picture in two classes' in capsys.readouterr().err
+    assert 'the same image in two classes' in capsys.readouterr().err
 
 def test_odd_folders(colours, tmp_path, capsys):
     folder = tmp_path/'in'; shutil.copytree(colours, folder)
@@ -283,7 +283,7 @@ def test_odd_folders(colours, tmp_path, capsys):
     assert course_label([str(tmp_path/'out'), str(folder/'rot')]) == 1
     assert capsys.readouterr().out.count('\n') == 60
     (tmp_path/'none').mkdir()
-    assert course_label([str(tmp_path/'out'), str(tmp_path/'none')]) == 1 and 'No pictures' in capsys.readouterr().err
+    assert course_label([str(tmp_path/'out'), str(tmp_path/'none')]) == 1 and 'No images' in capsys.readouterr().err
     (folder/'loop').symlink_to('.')
     assert course_retrain([str(o) for o in args(folder, tmp_path/'other')]) == 1 and 'leads back' in capsys.readouterr().err
 
@@ -299,7 +299,7 @@ def test_a_broken_store_is_named(colours, tmp_path, capsys):
 
 @pytest.mark.parametrize('words, says', [('--lr nan', 'must be a number'), ('--lr 1e300', '10 at most'), ('--size 0', 'between 1 and 4096'), ('--size -5', 'between'),
     ('--crop nan', 'must be a number'), ('--scale inf', 'must be a number'), ('--brightness 100', '99 at most'), ('--testing nan', 'must be a number'),
-    ('--testing 1e-15', '.01 or more'), ('--epochs 0', '1 or more'), ('--steps -1', 'not below 0'), ('--layer forward', 'no name for a layer'),
+    ('--testing 1e-15', '.01 or more'), ('--epochs 0', '1 or more'), ('--steps -1', 'must be 0 or more'), ('--layer forward', 'no name for a layer'),
     ('--layer 2nd', 'no name for a layer'), (f'--seed {2**70}', 'fewer digits')])
 def test_odd_options(colours, tmp_path, capsys, words, says):
     assert course_retrain([str(o) for o in args(colours, tmp_path/'out', *words.split())]) == 1

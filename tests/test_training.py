@@ -37,7 +37,7 @@ def test_killed_training_goes_on_and_ends_like_one_that_was_not(tmp_path, capsys
     assert 'This training was stopped after epoch 2: going on.' in lines
     assert [o[:7] for o in lines if o.startswith('epoch')] == ['epoch 3', 'epoch 4'], 'plain lines, from the third epoch on'
     whole = run_here(tmp_path/'whole')
-    same = 'train_loss', 'valid_loss', 'accuracy', 'pictures'
+    same = 'train_loss', 'valid_loss', 'accuracy', 'images'
     assert [[o[k] for k in same] for o in resumed.curve] == [[o[k] for k in same] for o in whole.curve]
     assert resumed.correct == whole.correct and resumed.loss == whole.loss and resumed.start == whole.start
     assert kept(tmp_path/'killed') == kept(tmp_path/'whole') == ['.json']
@@ -73,7 +73,7 @@ def test_other_settings_do_not_go_on_from_a_foreign_checkpoint(tmp_path):
 def test_cpu_profile_without_photographs_says_how_to_get_them(tmp_path, monkeypatch, capsys):
     from course_helpers.cli import course_run
     monkeypatch.setenv('COURSE_DATA', str(tmp_path))
-    assert course_run(['--profile', 'cpu', '--pictures', 'auto']) == 1
+    assert course_run(['--profile', 'cpu', '--images', 'auto']) == 1
     assert 'course-data --download 160' in capsys.readouterr().err
 
 def arms(my): return sorted((o.arm, o.seed) for o in load_all(my))
@@ -118,12 +118,12 @@ def test_second_command_at_once_is_refused(tmp_path, monkeypatch, capsys):
 def test_changed_settings_are_another_run(tmp_path):
     from dataclasses import replace
     from course_helpers.core.config import get_settings
-    from course_helpers.data.images import get_pictures
+    from course_helpers.data.images import get_images
     from course_helpers.experiments.arm import run_arm
     from course_helpers.experiments.plan import Planned, to_do
     s = get_settings(my=str(tmp_path), per_class=20, epochs_all=1)
-    pics = get_pictures(s)
-    run = run_arm('baseline', s, pics)
+    images = get_images(s)
+    run = run_arm('baseline', s, images)
     plans = [Planned('baseline', 0, s), Planned('baseline', 1, s), Planned('baseline', 0, replace(s, lr=.1)), Planned('mixup', 0, s)]
-    assert to_do(plans, {s.pictures: pics}, [run]) == plans[1:]
+    assert to_do(plans, {s.images: images}, [run]) == plans[1:]
     assert set(run.scores) == {'val', 'val_flip', 'val_tta'} and run.module == 'recipe'

@@ -14,8 +14,8 @@ from tqdm.auto import tqdm
 
 # %% ../../nbs/tools/core/files.ipynb #89fa2ed6
 def write_atomic(
-    path:Path, # File to write
-    text:str,  # What to write
+    path:Path, # File to write; its folder is made if need be
+    text:str,  # What to write, as UTF-8
 ):
     "Write `text` to a temporary name beside `path`, then move it into place"
     path = Path(path)
@@ -27,7 +27,7 @@ def write_atomic(
     finally: tmp.unlink(missing_ok=True)
 
 # %% ../../nbs/tools/core/files.ipynb #d0d6e58b
-def front_end():
+def front_end()->str: # One of the three words
     "Where output goes: `notebook`, `terminal` or `plain`"
     ipython = sys.modules.get('IPython')
     if ipython and hasattr(ipython.get_ipython(), 'kernel'): return 'notebook'
@@ -35,28 +35,28 @@ def front_end():
 
 # %% ../../nbs/tools/core/files.ipynb #b92f14e8
 def progress(
-    total:int,    # How much there is to do
+    total:int,    # How much there is to do, in units
     what:str,     # What is being done
     unit:str='B', # Unit of `total`; `B` is shown as kB, MB, …
-):
+)->tqdm: # A bar with `update`
     "A progress bar, quiet where neither JupyterLab nor a terminal shows it"
     return tqdm(total=total, desc=what, unit=unit, unit_scale=unit == 'B', leave=False,
                 disable=front_end() == 'plain')
 
 # %% ../../nbs/tools/core/files.ipynb #013d30b6
 def locked(
-    folder:Path, # Folder that only one process at a time may change
-):
+    folder:Path, # Folder that only one process at a time may change; made if need be
+): # A context manager
     "Hold `folder` for this process, as a context manager; says so if it has to wait"
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder/'.lock')
-    try: return lock.acquire(timeout=.1)
-    except Timeout: print('Another process is preparing pictures here. Waiting for it.', flush=True)
+    try: return lock.acquire(timeout=.1)  # seconds
+    except Timeout: print('Another process is preparing images here. Waiting for it.', flush=True)
     return lock.acquire()
 
 # %% ../../nbs/tools/core/files.ipynb #6a8485c3
 def file_md5(
     path:Path, # File to read
-):
+)->str: # 32 hexadecimal digits
     "MD5 of a file, read in pieces"
     with open(path, 'rb') as f: return hashlib.file_digest(f, 'md5').hexdigest()

@@ -8,8 +8,6 @@ __all__ = ['evaluating']
 # %% ../../nbs/tools/core/nets.ipynb #34239f7f
 from contextlib import contextmanager
 
-import course_helpers.core.config  # before torch: its threads sleep while they wait
-
 import torch
 from torch import nn
 

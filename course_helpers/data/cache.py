@@ -12,45 +12,47 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.files import locked, progress, write_atomic
-from .archive import PicturesError
-from .images import Pictures
+from .archive import ImageSetError
+from .images import ImageSet
 
 import numpy as np
 from PIL import Image, ImageOps
 
 # %% ../../nbs/tools/data/cache.ipynb #1b220a08
 def decode(
-    path:Path, # A picture file
+    path:Path, # An image file
     side:int,  # Shorter side of the result in pixels, at most
 ):
-    "The picture as bytes, height × width × 3"
+    "The image as an array of bytes, height × width × 3"
     with Image.open(path) as im:
         im.draft('RGB', (side, side))
         im = ImageOps.exif_transpose(im).convert('RGB')
         scale = side/min(im.size)
-        small = [max(1, round(o*scale)) for o in im.size]
-        return np.asarray(im.resize(small, Image.Resampling.BICUBIC) if scale < 1 else im)
+        if scale < 1:
+            small = [max(1, round(o*scale)) for o in im.size]
+            im = im.resize(small, Image.Resampling.BICUBIC)
+        return np.asarray(im)
 
 # %% ../../nbs/tools/data/cache.ipynb #83b861d3
 @dataclass(frozen=True)
 class Cache:
-    "Decoded pictures, one behind the other in a memory-mapped file"
-    folder:Path        # Where the decoded pictures came from
+    "Decoded images, one after the other in a memory-mapped file"
+    folder:Path        # Top folder of the image files
     files:list         # Their paths below `folder`
     shapes:np.ndarray  # Height and width of each in pixels, n × 2
-    starts:np.ndarray  # Where each begins in `pixels`
-    pixels:np.ndarray  # All bytes
-    skipped:list       # Pictures that could not be read, and why
+    starts:np.ndarray  # Index in `pixels` at which each begins
+    pixels:np.ndarray  # The bytes of all images
+    skipped:list       # Images that could not be read, as (path, reason)
 
     def __len__(self): return len(self.files)
     def __getitem__(self, i):
-        "Picture `i`, height × width × 3"
+        "Image `i`, height × width × 3"
         h, w = self.shapes[i]
         return self.pixels[self.starts[i]:self.starts[i]+h*w*3].reshape(h, w, 3)
 
 # %% ../../nbs/tools/data/cache.ipynb #abbb84ae
 def _try_decode(path, side):
-    "The picture, or a few words on why it can't be read"
+    "The image, or a text that says why it can't be read; errors of the system are raised"
     try: return decode(path, side)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
         if isinstance(e, OSError) and e.errno: raise
@@ -58,72 +60,87 @@ def _try_decode(path, side):
 
 # %% ../../nbs/tools/data/cache.ipynb #15860b26
 def _read_index(part):
-    "Lines of the index of a cache, as far as they are whole"
+    "Whole lines of the index of a cache, each as a dict"
     path = part/'index.jsonl'
     text = path.read_text(encoding='utf-8') if path.exists() else ''
     return [json.loads(o) for o in text.split('\n')[:-1]]
 
 # %% ../../nbs/tools/data/cache.ipynb #25a0954a
-def _write_blocks(folder, files, side, part, block=512):
-    "Decode `files` into `part`, going on from what an earlier process left there"
-    done, pixels, index = _read_index(part), part/'pixels.bin', part/'index.jsonl'
+def _resume(part):
+    "Cut the files in `part` back to whole blocks; returns how many images are done"
+    done, pixels = _read_index(part), part/'pixels.bin'
     pixels.touch()
     if pixels.stat().st_size < sum(o['bytes'] for o in done): done = []
-    write_atomic(index, ''.join(json.dumps(o)+'\n' for o in done))
-    start, size = sum(o['n'] for o in done), sum(o['bytes'] for o in done)
-    with open(pixels, 'ab') as pix, open(index, 'a', encoding='utf-8') as ind, \
-         ThreadPoolExecutor() as pool, progress(len(files), 'Decoding', ' pictures') as bar:
-        pix.truncate(size); bar.update(start)
+    write_atomic(part/'index.jsonl', ''.join(json.dumps(o)+'\n' for o in done))
+    os.truncate(pixels, sum(o['bytes'] for o in done))
+    return sum(o['n'] for o in done)
+
+# %% ../../nbs/tools/data/cache.ipynb #4343c748
+def _write_blocks(folder, files, side, part, block=512):
+    "Decode `files` into `part`, `block` images at a time, resuming an earlier process"
+    start = _resume(part)
+    with open(part/'pixels.bin', 'ab') as pixels, ThreadPoolExecutor() as pool, \
+         progress(len(files), 'Decoding', ' images') as bar:
+        bar.update(start)
         for i in range(start, len(files), block):
             names = files[i:i+block]
             found = list(pool.map(lambda o: _try_decode(folder/o, side), names))
-            line = _write_block(names, found, pix)
-            ind.write(json.dumps(line)+'\n'); ind.flush(); bar.update(len(names))
+            line = _write_block(names, found, pixels)
+            _append_line(part/'index.jsonl', line)
+            bar.update(len(names))
 
 # %% ../../nbs/tools/data/cache.ipynb #a35e651f
-def _write_block(names, found, pix):
-    "Append decoded pictures to the file `pix`; returns the block's line of the index"
-    good = [(n,o) for n,o in zip(names, found) if not isinstance(o, str)]
-    pix.writelines(o.tobytes() for _,o in good); pix.flush()
-    return dict(n=len(names), bytes=sum(o.nbytes for _,o in good), files=[n for n,_ in good],
-                shapes=[o.shape[:2] for _,o in good],
-                skipped=[(n,o) for n,o in zip(names, found) if isinstance(o, str)])
+def _write_block(names, found, pixels):
+    "Append decoded images to the file `pixels`; returns the block's line of the index"
+    files = [name for name,o in zip(names, found) if not isinstance(o, str)]
+    images = [o for o in found if not isinstance(o, str)]
+    skipped = [(name, o) for name,o in zip(names, found) if isinstance(o, str)]
+    pixels.writelines(o.tobytes() for o in images)
+    pixels.flush()
+    return dict(n=len(names), bytes=sum(o.nbytes for o in images), files=files,
+                shapes=[o.shape[:2] for o in images], skipped=skipped)
+
+def _append_line(path, line):
+    "Append a dict to a file of JSON lines"
+    with open(path, 'a', encoding='utf-8') as f: f.write(json.dumps(line)+'\n')
 
 # %% ../../nbs/tools/data/cache.ipynb #dc669c9e
 def open_cache(
     path:Path,   # Folder with `pixels.bin` and `index.jsonl`
-    folder:Path, # Where the pictures came from
+    folder:Path, # Top folder of the image files
 ):
-    "Memory-map decoded pictures"
+    "Memory-map decoded images as a `Cache`; an ImageSetError if none of them could be read"
     lines = _read_index(path)
-    def column(k): return [o for line in lines for o in line[k]]
+    def column(key): return [o for line in lines for o in line[key]]
     shapes = np.array(column('shapes'), dtype=np.int64).reshape(-1, 2)
-    if not len(shapes): raise PicturesError(f'None of the pictures in {path.name} could be read.')
-    ends = np.cumsum(shapes.prod(1)*3)
+    if not len(shapes): raise ImageSetError(f'None of the images in {path.name} could be read.')
+    sizes = shapes.prod(1)*3  # bytes of each image
+    starts = np.cumsum(sizes) - sizes
     pixels = np.memmap(path/'pixels.bin', np.uint8, 'c')
-    return Cache(folder, column('files'), shapes, ends - shapes.prod(1)*3, pixels,
-                 [tuple(o) for o in column('skipped')])
+    skipped = [tuple(o) for o in column('skipped')]
+    return Cache(folder, column('files'), shapes, starts, pixels, skipped)
 
 # %% ../../nbs/tools/data/cache.ipynb #a9fc7bf0
 def get_cache(
-    pics:Pictures, # The picture set
-    side:int,      # Shorter side in pixels
-    files:list,    # Which of its pictures
-    data:Path,     # Folder for pictures and caches
+    images:ImageSet, # The image set
+    side:int,        # Shorter side of the decoded images in pixels, at most
+    files:list,      # Which of its images, as paths below its folder
+    data:Path,       # Folder for image sets and caches
 ):
-    "Decoded pictures, made when they are first asked for"
-    key = hashlib.sha256('\n'.join([pics.fingerprint, *files]).encode()).hexdigest()[:8]
-    path = Path(data)/'cache'/f'{pics.name}-{side}px-{key}'
+    "Decoded images as a `Cache`; the first call decodes them, which may take minutes"
+    what = '\n'.join([images.fingerprint, *files])
+    key = hashlib.sha256(what.encode()).hexdigest()[:8]
+    path = Path(data)/'cache'/f'{images.name}-{side}px-{key}'
     if not path.exists():
         with locked(path.parent):
-            if not path.exists(): _make_cache(pics.folder, files, side, path)
-    cache = open_cache(path, pics.folder)
+            if not path.exists(): _make_cache(images.folder, files, side, path)
+    cache = open_cache(path, images.folder)
     if cache.skipped: print(_skipped_line(cache))
     return cache
 
 # %% ../../nbs/tools/data/cache.ipynb #c70219d4
 def _make_cache(folder, files, side, path):
-    "Decode `files` into a folder with a name of its own, then move it to `path`"
+    "Decode `files` into a temporary folder, then move it to `path`"
     part = path.with_name(f'{path.name}.part')
     part.mkdir(exist_ok=True)
     _write_blocks(folder, files, side, part)
@@ -131,8 +148,8 @@ def _make_cache(folder, files, side, path):
 
 # %% ../../nbs/tools/data/cache.ipynb #ed28d278
 def _skipped_line(cache):
-    "One line that names pictures which could not be read"
-    n, why = len(cache.skipped), [f'{name} ({why})' for name,why in cache.skipped[:3]]
-    more = f' and {n-3} more' if n > 3 else ''
-    return (f'{n} of {n+len(cache):,} pictures could not be read and are left out: '
-            f"{'; '.join(why)}{more}")
+    "One line that names the first images that could not be read"
+    n, shown = len(cache.skipped), 3
+    named = '; '.join(f'{name} ({why})' for name,why in cache.skipped[:shown])
+    more = f' and {n-shown} more' if n > shown else ''
+    return f'{n} of {n+len(cache):,} images could not be read and are left out: {named}{more}'

@@ -21,17 +21,17 @@ CLASSES = dict(
 # %% ../../nbs/tools/data/sketches.ipynb #b2503fbd
 @dataclass
 class Frame:
-    "A unit square: where it stands in a picture, how large, and which way up"
-    img:Image.Image        # Picture to draw on; it is changed
-    x:float=.5             # Middle of the square, as a share of the picture's width
-    y:float=.5             # Middle of the square, as a share of the picture's height
-    size:float=1.          # Side of the square, as a share of the picture's shorter side
-    angle:float=0.         # Turn, clockwise, in degrees
-    flip:bool=False        # Left and right swapped?
+    "A unit square: where it lies in an image, how large it is, and how it is turned"
+    img:Image.Image        # Image to draw on; it is changed
+    x:float=.5             # Middle of the square, as a share of the image's width
+    y:float=.5             # Middle of the square, as a share of the image's height
+    size:float=1.          # Side of the square, as a share of the image's shorter side
+    angle:float=0.         # Rotation in degrees, clockwise
+    flip:bool=False        # Are left and right swapped?
     ink:tuple=(34,34,34)   # Colour of outlines, RGB
 
     def pixels(self, pts):
-        "Where points of the unit square lie in the picture"
+        "Points of the unit square, a list of (x,y), in pixels of the image"
         mid = complex(self.x*self.img.width, self.y*self.img.height)
         turn = cmath.rect(self.size*min(self.img.size), math.radians(self.angle))
         uv = [complex(.5-x if self.flip else x-.5, y-.5) for x,y in pts]
@@ -43,7 +43,7 @@ class Canvas(Frame):
     def poly(self,
         pts:list,         # Corners, (x,y) in the unit square
         fill:tuple,       # Colour inside, RGB
-        line:float=.016,  # Width of the outline; 0: none
+        line:float=.016,  # Width of the outline, as a share of the square's side; 0: none
     ):
         "A filled shape"
         pen, p = ImageDraw.Draw(self.img), self.pixels(pts)
@@ -52,7 +52,7 @@ class Canvas(Frame):
     def stroke(self,
         pts:list,         # Points along the line, (x,y) in the unit square
         fill:tuple,       # Colour, RGB
-        width:float,      # Width of the line
+        width:float,      # Width of the line, as a share of the square's side
     ):
         "A line through `pts`, with round joints"
         width = max(1, round(width*self.size*min(self.img.size)))
@@ -67,7 +67,7 @@ def _arc(x, y, rx, ry, start=0, stop=360, n=20):
 
 # %% ../../nbs/tools/data/sketches.ipynb #50cd1573
 def _soft(pts, closed=True, n=5):
-    "A soft curve through all `pts`"
+    "A smooth curve through all `pts`, with `n` points for each"
     def mix(a, b, c, d, t):
         return b + t*(c-a)/2 + t*t*(a - 2.5*b + 2*c - d/2) + t**3*(1.5*(b-c) + (d-a)/2)
     p = [pts[-1], *pts, *pts[:2]] if closed else [pts[0], *pts, pts[-1]]
@@ -76,7 +76,7 @@ def _soft(pts, closed=True, n=5):
 
 # %% ../../nbs/tools/data/sketches.ipynb #90120424
 def _colour(rng, light=(.35,1.), vivid=(.15,.95)):
-    "Any hue, RGB"
+    "A random hue, RGB; `light` and `vivid` are ranges of brightness and saturation"
     rgb = colorsys.hsv_to_rgb(rng.random(), rng.uniform(*vivid), rng.uniform(*light))
     return tuple(round(255*o) for o in rgb)
 def _shade(rgb, by):
@@ -265,7 +265,7 @@ _DRAW = dict(zip(CLASSES, (_tench, _springer, _cassette, _saw, _church, _horn, _
 
 # %% ../../nbs/tools/data/sketches.ipynb #4aada883
 def _clutter(c, rng, n, most):
-    "`n` shapes that mean nothing, with a radius up to `most`"
+    "Draw `n` shapes that mean nothing, with a radius up to `most`"
     for _ in range(n):
         x, y, r, fill = rng.random(), rng.random(), rng.uniform(.03,most), _colour(rng)
         to, a = (x+rng.uniform(-.4,.4), y+rng.uniform(-.4,.4)), rng.uniform(0,90)
@@ -274,7 +274,7 @@ def _clutter(c, rng, n, most):
 
 # %% ../../nbs/tools/data/sketches.ipynb #eaafb04c
 def _backdrop(rng, w, h):
-    "A sky, a meadow or a wall, w x h pixels, with clutter"
+    "A sky, a meadow or a wall of w × h pixels, with clutter"
     sky, ground = _colour(rng, vivid=(.05,.7)), _colour(rng, (.25,.95), (.05,.7))
     ramp = Image.linear_gradient('L').rotate(rng.choice([0,90,180,270]))
     ramp = ramp.resize((w,h), Image.BILINEAR)
@@ -294,10 +294,10 @@ def _backdrop(rng, w, h):
 # %% ../../nbs/tools/data/sketches.ipynb #9c4bdc7c
 def draw_sketch(
     wnid:str,     # WordNet id of a class, such as `n01440764`
-    rng:Random,   # Source of every choice
-    side:int=96,  # Shorter side of the picture, in pixels
+    rng:Random,   # Source of all random choices; drawing advances it
+    side:int=96,  # Shorter side of the image, in pixels
 )->Image.Image:
-    "A drawing of one class, RGB"
+    "A sketch of one class, RGB; a ValueError if there is no such class"
     if wnid not in CLASSES:
         known = ', '.join(f'{k} ({v})' for k,v in CLASSES.items())
         raise ValueError(f"There is no class {wnid!r} to draw. Known classes: {known}.")
@@ -313,11 +313,11 @@ def draw_sketch(
 
 # %% ../../nbs/tools/data/sketches.ipynb #bbc8ec5e
 def sketch_sheet(
-    per_class:int=3, # Drawings of each class, one below the other
-    seed:int=0,      # Another seed, other drawings
-    side:int=80,     # Side of one drawing, in pixels
+    per_class:int=3, # Sketches of each class, one below the other
+    seed:int=0,      # Seed of all sketches
+    side:int=80,     # Side of one sketch, in pixels
 )->Image.Image:
-    "A sheet of drawings with one column for each class, names on top"
+    "A sheet of sketches with one column for each class, names on top"
     sheet = Image.new('RGB', (10*(side+4), per_class*(side+4)+14), 'white')
     for k,(wnid,name) in enumerate(CLASSES.items()):
         ImageDraw.Draw(sheet).text((k*(side+4)+side/2, 6), name, 'black', anchor='mm', font_size=10)
@@ -328,7 +328,7 @@ def sketch_sheet(
 
 # %% ../../nbs/tools/data/sketches.ipynb #ccfdf1fd
 def _draw_split(folder, nums, key):
-    "Drawings of each class, numbered `nums`, as JPEG files"
+    "Save sketches of each class, numbered `nums`, as JPEG files"
     for wnid in CLASSES:
         (folder/wnid).mkdir(parents=True)
         for i in nums:
@@ -337,12 +337,12 @@ def _draw_split(folder, nums, key):
 
 # %% ../../nbs/tools/data/sketches.ipynb #af518756
 def make_sketches(
-    folder:Path,              # Where the pictures go; left as it is if it is there
-    per_class_train:int=100,  # Drawings of each class in `train`
-    per_class_val:int=40,     # Drawings of each class in `val`
-    seed:int=0,               # Another seed, other drawings
+    folder:Path,              # Folder for the images; left as it is if it exists
+    per_class_train:int=100,  # Sketches of each class in `train`
+    per_class_val:int=40,     # Sketches of each class in `val`
+    seed:int=0,               # Seed of all sketches
 )->Path:
-    "Draw `train` and `val` in the folders of Imagenette"
+    "Draw `train` and `val` in the folders of Imagenette, for a minute or so; returns `folder`"
     folder, parts = Path(folder), (('train', 0, per_class_train), ('val', 1_000_000, per_class_val))
     if folder.exists(): return folder
     folder.parent.mkdir(parents=True, exist_ok=True)

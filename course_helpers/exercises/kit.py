@@ -8,6 +8,7 @@ __all__ = ['MARKS', 'ERRORS', 'Blank', 'has_blank', 'Result', 'judge', 'get_prog
 
 # %% ../../nbs/tools/exercises/kit.ipynb #4ca69e6e
 import dis, functools, html, json, linecache, os, re, traceback
+from collections import Counter
 from datetime import date
 from pathlib import Path
 from textwrap import dedent
@@ -18,10 +19,13 @@ from ..core.config import get_settings
 from ..core.files import write_atomic
 from ..core.show import Note, Shown
 
+from fastcore.basics import patch
+
 # %% ../../nbs/tools/exercises/kit.ipynb #1c70c80f
 class Blank:
-    "What the learner has still to write: takes part in anything, and stays itself"
-    __slots__, __array_ufunc__ = (), None
+    "What the learner has still to write: takes part in any operation, and stays itself"
+    __slots__ = ()
+    __array_ufunc__ = None  # NumPy leaves operations with it to us
     def __repr__(self): return '____'
     def __reduce__(self): return '____'
     def __iter__(self): yield self
@@ -30,9 +34,12 @@ class Blank:
         return self
     def __call__(self, *args, **kwargs): return self
 
-_ops = 'add sub mul truediv floordiv mod pow matmul and or xor lshift rshift'.split()
-_ops += [f'r{o}' for o in _ops] + 'neg pos abs invert lt le gt ge eq ne getitem'.split()
-for _o in _ops: setattr(Blank, f'__{_o}__', Blank.__call__)
+# %% ../../nbs/tools/exercises/kit.ipynb #727ed2c1
+_two = 'add sub mul truediv floordiv mod pow matmul and or xor lshift rshift'.split()
+_reflected = [f'r{o}' for o in _two]  # such as `radd`, for `1 + ____`
+_others = 'neg pos abs invert lt le gt ge eq ne getitem'.split()
+for _o in _two + _reflected + _others: setattr(Blank, f'__{_o}__', Blank.__call__)
+
 ____ = Blank()
 _all_ = ['____']
 
@@ -41,12 +48,13 @@ def _parts(x):
     "What lies directly inside `x`"
     kind = type(x)
     if kind is FunctionType: return [x.__code__, *(x.__defaults__ or ())]
-    if kind is CodeType: return [____]*('____' in x.co_names) + list(x.co_consts)
+    if kind is CodeType: return [*x.co_consts, *([____] if '____' in x.co_names else [])]
     if kind in (staticmethod, classmethod, MethodType): return [x.__func__]
     if issubclass(kind, (list, tuple, set)): return list(x)
     if issubclass(kind, dict): return [*x, *x.values()]
     if issubclass(kind, type): return list(vars(x).values())
-    return [kind, *getattr(x, '__dict__', {}).values()] if kind.__module__ == '__main__' else []
+    if kind.__module__ != '__main__': return []
+    return [kind, *getattr(x, '__dict__', {}).values()]
 
 # %% ../../nbs/tools/exercises/kit.ipynb #344d287f
 def _walk(x):
@@ -54,33 +62,38 @@ def _walk(x):
     todo, seen = [x], {}
     while todo:
         o = todo.pop()
-        if id(o) not in seen: seen[id(o)] = o; todo += _parts(o)
+        if id(o) in seen: continue
+        seen[id(o)] = o
+        todo += _parts(o)
     return list(seen.values())
 
 # %% ../../nbs/tools/exercises/kit.ipynb #4ccc0d37
 def has_blank(
     x:Any, # An answer: a value, a container, a function or a class
-):
+)->bool:
     "Is a placeholder left in `x`?"
     return any(type(o) is Blank for o in _walk(x))
 
 # %% ../../nbs/tools/exercises/kit.ipynb #2d08d66e
-MARKS = {'correct': '✓', 'incorrect': '✗', 'not attempted': '…', 'error': '!'}
+MARKS = {'correct': '✓', 'incorrect': '✗', 'not attempted': '…', 'error': '!'}  # by outcome
+_LONGEST = 500  # characters of a message
 
 # %% ../../nbs/tools/exercises/kit.ipynb #f684a9d3
-def _text(x, limit=500):
+def _text(x):
     "`x` as text that can be shown, whatever it is"
     try: s = str(x).encode('utf-8', 'replace').decode()
     except BaseException: s = '(a message that cannot be shown)'
-    return s if len(s) <= limit else s[:limit]+' …'
+    return s if len(s) <= _LONGEST else s[:_LONGEST]+' …'
 
 # %% ../../nbs/tools/exercises/kit.ipynb #a353c929
 class Result(Shown):
-    "What came of an answer"
+    "What the check says about an answer"
     def __init__(self,
         outcome:str,    # One of `MARKS`
         message:str='', # Why, in a sentence; `code` in backticks
-    ): self.outcome, self.message, self.note = outcome, _text(message), ''
+    ):
+        self.outcome, self.message = outcome, _text(message)
+        self.note = ''  # what went wrong when it was saved
     def __repr__(self):
         title = f'{MARKS[self.outcome]} {self.outcome.capitalize()}.'
         return ' '.join(filter(None, [title, self.message, self.note]))
@@ -95,18 +108,24 @@ ERRORS = dict(NameError='a name is not known', TypeError='a value is of the wron
     AttributeError='a value has no such attribute', IndexError='an index lies outside',
     ZeroDivisionError='something is divided by zero', KeyError='a key is not there',
     ValueError='a value does not fit', RecursionError='a function calls itself without end',
-    SystemExit='the code asks Python to quit')
+    SystemExit='the code asks Python to quit')  # what an error means in plain words
 
 # %% ../../nbs/tools/exercises/kit.ipynb #2c1b0b0a
+def _where(e, answer):
+    "The line of the answer that was reached last, as part of a sentence"
+    own, where = [o for o in _walk(answer) if type(o) is CodeType], ''
+    for frame,n in traceback.walk_tb(e.__traceback__):
+        if frame.f_code not in own: continue
+        line = linecache.getline(frame.f_code.co_filename, n).strip()
+        where = f' in line {n}' + (f', `{line}`' if line else '')
+    return where
+
 def _explain(e, answer):
     "What stopped the answer, and in which of its lines"
-    mine, where = [o for o in _walk(answer) if type(o) is CodeType], ''
-    for f,n in traceback.walk_tb(e.__traceback__):
-        line = linecache.getline(f.f_code.co_filename, n).strip()
-        if f.f_code in mine: where = f' in line {n}' + (f', `{line}`' if line else '')
     names = [o.__name__ for o in type(e).__mro__]
     what = next((ERRORS[o] for o in names if o in ERRORS), 'something went wrong')
-    return f'Your code stopped{where}: {what} ({": ".join(filter(None, [names[0], _text(e)]))}).'
+    called = ': '.join(filter(None, [names[0], _text(e)]))
+    return f'Your code stopped{_where(e, answer)}: {what} ({called}).'
 
 # %% ../../nbs/tools/exercises/kit.ipynb #03fc2468
 def _stopped(e):
@@ -114,39 +133,56 @@ def _stopped(e):
     if not isinstance(e, KeyboardInterrupt): return False
     tb = e.__traceback__
     while tb.tb_next: tb = tb.tb_next
-    return dis.opname[tb.tb_frame.f_code.co_code[tb.tb_lasti]] != 'RAISE_VARARGS'
+    instruction = tb.tb_frame.f_code.co_code[tb.tb_lasti]
+    return dis.opname[instruction] != 'RAISE_VARARGS'
 
 # %% ../../nbs/tools/exercises/kit.ipynb #2031973a
 class _Unfinished(BaseException): "A placeholder came out of a function"
 
 # %% ../../nbs/tools/exercises/kit.ipynb #cdbe0352
-def _watch(fn):
-    "`fn`, which stops when its result holds a placeholder; anything but a function as it is"
+_NOTHING = 'Your function returns nothing. Is there a `return`?'
+
+def _watch(fn, count):
+    "`fn`, which counts its calls and stops at a placeholder; anything but a function as it is"
+    if type(fn) is not FunctionType: return fn
     @functools.wraps(fn)
     def watched(*args, **kwargs):
+        count['calls'] += 1
         res = fn(*args, **kwargs)
         if has_blank(res): raise _Unfinished
+        if res is None: count['nothing'] += 1
         return res
-    return watched if type(fn) is FunctionType else fn
+    return watched
+
+# %% ../../nbs/tools/exercises/kit.ipynb #31d6919c
+_WRONG = 'That is not it yet.'  # if a check has no words for it
+
+def _try(test, answer, count, todo):
+    "The `Result` of an answer, whatever it does"
+    try:
+        if has_blank(answer): raise _Unfinished
+        said = test(_watch(answer, count))
+        if said is None or said is True: return Result('correct')
+        return Result('incorrect', said or _WRONG)
+    except _Unfinished: return Result('not attempted', todo)
+    except AssertionError as e: return Result('incorrect', _text(e) or _WRONG)
+    except BaseException as e:
+        if _stopped(e): raise
+        try: return Result('error', _explain(e, answer))
+        except Exception: return Result('error', 'Your code stopped, and cannot say why.')
 
 # %% ../../nbs/tools/exercises/kit.ipynb #184f1e43
 def judge(
     test:Callable, # Takes the answer; returns None if it is right, else a sentence
     answer:Any,    # Whatever the learner handed in
     todo:str='',   # What to do about a placeholder
-):
-    "The `Result` of an answer, whatever it does; shows and records nothing"
-    try:
-        if has_blank(answer): raise _Unfinished
-        said = test(_watch(answer))
-        if said is None or said is True: return Result('correct')
-        return Result('incorrect', said or 'That is not it yet.')
-    except _Unfinished: return Result('not attempted', todo)
-    except AssertionError as e: return Result('incorrect', _text(e) or 'That is not it yet.')
-    except BaseException as e:
-        if _stopped(e): raise
-        try: return Result('error', _explain(e, answer))
-        except Exception: return Result('error', 'Your code stopped, and cannot say why.')
+)->Result:
+    "The result of an answer; never raises, and shows and records nothing"
+    count = Counter()
+    res = _try(test, answer, count, todo)
+    gave_nothing = 0 < count['calls'] == count['nothing']
+    failed = res.outcome in ('incorrect', 'error')
+    return Result('incorrect', _NOTHING) if failed and gave_nothing else res
 
 # %% ../../nbs/tools/exercises/kit.ipynb #b5596df2
 def _read_json(path):
@@ -159,64 +195,78 @@ def _read_json(path):
 # %% ../../nbs/tools/exercises/kit.ipynb #30d6c2b0
 def get_progress(
     path:Path|None=None, # A progress file; None: the one in your own folder
-):
-    "What you have tried: {exercise: {outcome, tries, date}}; empty if it can't be read"
+)->dict: # {exercise: {outcome, tries, date}}
+    "What you have tried; empty if it can't be read"
     try: done = _read_json(path or get_settings().my_path/'progress.json').get('exercises')
     except (OSError, ValueError): return {}
-    return {k: v for k,v in done.items() if isinstance(v, dict)} if isinstance(done, dict) else {}
+    if not isinstance(done, dict): return {}
+    return {k: v for k,v in done.items() if isinstance(v, dict)}
 
 # %% ../../nbs/tools/exercises/kit.ipynb #e0d26d60
+def _read_or_put_aside(path):
+    "The dict in a file, and a sentence if the file was damaged"
+    try: return _read_json(path), ''
+    except ValueError: os.replace(path, f'{path}.bad')
+    return {}, 'progress.json was damaged: it is kept as progress.json.bad.'
+
+def _save(name, outcome, path):
+    "Write a try down; returns a sentence if the file was damaged"
+    data, note = _read_or_put_aside(path)
+    done = get_progress(path)
+    old = done.get(name, {})
+    if old.get('outcome') == 'correct': return note
+    done[name] = dict(outcome=outcome, tries=old.get('tries', 0)+1, date=f'{date.today()}')
+    write_atomic(path, json.dumps({**data, 'exercises': done}, indent=1)+'\n')
+    return note
+
+# %% ../../nbs/tools/exercises/kit.ipynb #5b31c606
 def save_progress(
-    name:str,            # The exercise
-    outcome:str,         # What came of this try
+    name:str,            # The exercise, such as `01_chance`
+    outcome:str,         # One of `MARKS`
     path:Path|None=None, # A progress file; None: the one in your own folder
-):
-    "Write a try down; returns a sentence if something was in the way, else an empty text"
-    try:
-        path, note = path or get_settings().my_path/'progress.json', ''
-        try: data = _read_json(path)
-        except ValueError:
-            os.replace(path, f'{path}.bad')
-            data, note = {}, 'progress.json was damaged: it is kept as progress.json.bad.'
-        done = get_progress(path)
-        old = done.get(name, {})
-        if old.get('outcome') == 'correct': return note
-        done[name] = dict(outcome=outcome, tries=old.get('tries', 0)+1, date=f'{date.today()}')
-        write_atomic(path, json.dumps({**data, 'exercises': done}, indent=1)+'\n')
-        return note
+)->str: # A sentence if there was a problem, else empty
+    "Write a try down; never raises"
+    try: return _save(name, outcome, path or get_settings().my_path/'progress.json')
     except Exception as e: return f'Your progress could not be saved ({type(e).__name__}).'
 
 # %% ../../nbs/tools/exercises/kit.ipynb #f0efb616
 def show_progress(
     names:list, # Names of all exercises, such as `01_chance`
-):
+)->Note:
     "How many exercises of each lesson are solved"
-    done, lessons = get_progress(), {}
+    done, solved = get_progress(), {}  # solved: {lesson: a bool for each exercise}
     for o in names:
-        lessons.setdefault(o.split('_')[0], []).append(done.get(o, {}).get('outcome') == 'correct')
-    rows = [f'| {k} | {sum(v)} of {len(v)}{" ✓" if all(v) else ""} |' for k,v in lessons.items()]
+        is_solved = done.get(o, {}).get('outcome') == 'correct'
+        solved.setdefault(o.split('_')[0], []).append(is_solved)
+    def row(lesson, found):
+        return f'| {lesson} | {sum(found)} of {len(found)}{" ✓" if all(found) else ""} |'
+    rows = [row(k, v) for k,v in solved.items()]
     return Note('\n'.join(['| Lesson | Solved |', '|--|--|', *rows]))
 
 # %% ../../nbs/tools/exercises/kit.ipynb #3b365bcd
 class Task:
     "Something to solve"
-    praise, hints, hinted = '', (), 0
+    praise, hints, hinted = '', (), 0  # said if it is right; sentences; how many were shown
     def judge(self, answer):
+        "The `Result` of an answer, neither shown nor saved"
         res = judge(self.test, answer, self.todo)
         return Result('correct', self.praise) if res.outcome == 'correct' else res
     def check(self,
         answer:Any, # Your answer
-    ):
+    )->Result:
         "Say whether the answer is right, and if not, why"
         res = self.judge(answer)
         if res.outcome != 'not attempted': res.note = save_progress(self.name, res.outcome)
         return res.show()
-    def hint(self):
-        "Show the next hint; after the last one, that one again"
-        if not self.hints: return Note('There are no hints here.').show()
-        end = ' (There are no more.)' if self.hinted == len(self.hints) else ''
-        self.hinted = min(self.hinted+1, len(self.hints))
-        return Note(f'**Hint {self.hinted}.** {self.hints[self.hinted-1]}{end}').show()
+
+# %% ../../nbs/tools/exercises/kit.ipynb #2f951027
+@patch
+def hint(self:Task):
+    "Show the next hint; after the last one, that one again"
+    if not self.hints: return Note('There are no hints here.').show()
+    end = ' (There are no more.)' if self.hinted == len(self.hints) else ''
+    self.hinted = min(self.hinted+1, len(self.hints))
+    return Note(f'**Hint {self.hinted}.** {self.hints[self.hinted-1]}{end}').show()
 
 # %% ../../nbs/tools/exercises/kit.ipynb #5449b1f3
 class Exercise(Task):
@@ -232,37 +282,47 @@ class Exercise(Task):
         given:dict={},  # Names that the codes may use
     ):
         self.name, self.answer, self.test = name, answer, check
-        self.hints, self.given, self.phrases = hints, given, [o for _,o in wrong]
-        self.codes = [dedent(o).strip() for o in (starter, solution, *[o for o,_ in wrong])]
+        self.hints, self.given = hints, given
+        codes, self.phrases = [o for o,_ in wrong], [o for _,o in wrong]
+        self.codes = [dedent(o).strip() for o in (starter, solution, *codes)]
         self.todo = f'Fill in the `____` in `{answer}`, and run the cell again.'
-    def __repr__(self): return f'Exercise {self.name}: check({self.answer}), hint(), solution()'
-    def solution(self):
-        "Show one solution"
-        return Note(f'```python\n{self.codes[1]}\n```').show()
+
+# %% ../../nbs/tools/exercises/kit.ipynb #5d837f91
+@patch
+def __repr__(self:Exercise):
+    return f'Exercise {self.name}: check({self.answer}), hint(), solution()'
+
+@patch
+def solution(self:Exercise):
+    "Show one solution"
+    return Note(f'```python\n{self.codes[1]}\n```').show()
 
 # %% ../../nbs/tools/exercises/kit.ipynb #5f3c079e
-def _run_codes(self):
-    "Starter, solution and wrong answers of an `Exercise`, each with its code"
+@patch
+def trials(self:Exercise):
+    "Starter, solution and wrong answers, each with its code; `AssertionError` if one can't run"
     for code in self.codes:
         ns = {'__name__': '__main__', '____': ____, **self.given}
-        try: exec(code, ns); yield code, ns[self.answer]
+        try:
+            exec(code, ns)
+            answer = ns[self.answer]
         except Exception as e: raise AssertionError(f'{self.name}: {code!r} fails: {e!r}') from None
-Exercise.trials = _run_codes
+        yield code, answer
 
 # %% ../../nbs/tools/exercises/kit.ipynb #1dacfce4
-def _prove(self):
+@patch
+def prove(self:Task):
     "Try starter, solution and wrong answers; `AssertionError` if one doesn't behave"
-    said = []
-    for i,(label,answer) in enumerate(self.trials()):
-        want = ('not attempted', 'correct', 'incorrect')[min(i, 2)]
-        phrase = self.phrases[i-2] if i > 1 else ''
+    wants = ['not attempted', 'correct', *['incorrect' for _ in self.phrases]]
+    replies = []
+    for (label,answer),want,phrase in zip(self.trials(), wants, ['', '', *self.phrases]):
         res = self.judge(answer)
         if res.outcome != want or phrase not in res.message: raise AssertionError(
             f'{self.name}: {label!r} should be {want} and hear {phrase!r}, but: {res}')
-        said.append(res.message)
-    if len({*said}) < i+1: raise AssertionError(f'{self.name}: two answers get the same reply')
-    return f'starter, solution and {len(said)-2} wrong answers behave'
-Task.prove = _prove
+        replies.append(res.message)
+    if len({*replies}) < len(replies):
+        raise AssertionError(f'{self.name}: two answers get the same reply')
+    return f'starter, solution and {len(self.phrases)} wrong answers behave'
 
 # %% ../../nbs/tools/exercises/kit.ipynb #adef3ad4
 class Choice(Task):
@@ -276,22 +336,36 @@ class Choice(Task):
         why:dict,      # Letter to the sentence it gets; the right one may go without
         hints:list=(), # Sentences, from a nudge to nearly all
     ):
-        self.name, self.question, self.options, self.answer = name, question, options, answer
-        self.why, self.hints, self.praise = why, hints, why.get(answer, '')
-        self.phrases = [why.get(o, 'a reason') for o in options if o != answer]
-    def __repr__(self):
-        rows = [f'- **{k}**: {v}' for k,v in self.options.items()]
-        return '\n'.join([f'**{self.question}**', '', *rows])
-    def _repr_markdown_(self): return repr(self)
+        self.name, self.question, self.options = name, question, options
+        self.answer, self.why, self.hints = answer, why, hints
+        self.praise = why.get(answer, '')
+        self.wrong = [o for o in options if o != answer]
+        self.phrases = [why.get(o, 'a reason') for o in self.wrong]
+
+# %% ../../nbs/tools/exercises/kit.ipynb #639efc77
+@patch
+def __repr__(self:Choice):
+    rows = [f'- **{k}**: {v}' for k,v in self.options.items()]
+    return '\n'.join([f'**{self.question}**', '', *rows])
+
+@patch
+def _repr_markdown_(self:Choice): return repr(self)
 
 # %% ../../nbs/tools/exercises/kit.ipynb #49bd846a
-def _test_letter(self, answer):
+@patch
+def test(self:Choice, answer):
+    "What is wrong with a letter; None if nothing is"
     letter = answer.strip().lower() if isinstance(answer, str) else ''
     if letter not in self.options: return f'Choose one of the letters {", ".join(self.options)}.'
     return None if letter == self.answer else self.why[letter]
-def _letters(self):
-    return [(o, o) for o in (____, self.answer, *[o for o in self.options if o != self.answer])]
-def _show_letter(self):
+
+@patch
+def trials(self:Choice):
+    "The placeholder, the right letter and the wrong ones, each with its name"
+    return [(o, o) for o in (____, self.answer, *self.wrong)]
+
+@patch
+def solution(self:Choice):
+    "Show the right letter, and why"
     text = f'**{self.answer}**: {self.options[self.answer]} {self.praise}'
     return Note(text.strip()).show()
-Choice.test, Choice.trials, Choice.solution = _test_letter, _letters, _show_letter

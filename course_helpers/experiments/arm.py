@@ -14,42 +14,54 @@ from pathlib import Path
 
 from ..training import get_setup, sample_sched, train
 from ..core.config import Settings, get_settings
-from ..data.images import Pictures, get_pictures
+from ..data.images import ImageSet, get_images
+
+from fastcore.basics import patch
 
 # %% ../../nbs/tools/experiments/arm.ipynb #0762e9c1
 @dataclass
 class Trial:
     "A training that is ready to start"
-    learn:object        # A learner from `get_learner`, not trained yet
-    sched:dict|None=None # Schedules for fastai's `ParamScheduler`; None: one-cycle
-    scorers:dict=field(default_factory=dict)  # More ways to score: {name: function of a learner}
-    measures:dict=field(default_factory=dict) # What else to keep: {name: function of probabilities and targets}
+    learn:object          # A learner from `get_learner`, not trained yet
+    sched:dict|None=None  # Schedules for fastai's `ParamScheduler`; None: one-cycle
+    scorers:dict=field(default_factory=dict)  # More scores: {name: function of a learner}
+    measures:dict=field(default_factory=dict) # More to keep: {name: function of probs and targs}
     clear:object=lambda: None # Called when the record is there
 
 # %% ../../nbs/tools/experiments/arm.ipynb #21c03ffc
 @dataclass(frozen=True)
 class Arm:
     "Something that can be trained and compared"
-    module, prefix, example = '', '', ''  # lesson it belongs to, first part of its name, and such a name
-    main_score, dev = 'val', False        # score that a record of it must have; is it scored on `dev`?
+    module = ''  # lesson that it belongs to
+    prefix = ''  # first part of its name
+    example = '' # such a name
+    main_score = 'val' # score that a record of it must have
+    dev = False        # is it scored on `dev`?
 
-    @property
-    def name(self):
-        "Prefix and fields, joined by slashes"
-        return '/'.join([self.prefix, *(str(getattr(self, o.name)) for o in fields(self))])
-    @classmethod
-    def parse(cls,
-        text:str, # A name
-    ):
-        "The arm of that name; a ValueError says what names look like"
-        parts = text.split('/')[1:]
-        try:
-            if len(parts) != len(fields(cls)): raise ValueError('a part is missing or too many.')
-            return cls(*(_part(o.type, v) for o,v in zip(fields(cls), parts)))
-        except ValueError as e: raise ValueError(f'{text!r} is no such arm: {e} A name is {cls.example}.') from None
     def settings(self, s): "What it changes in the settings, as a dict"; return {}
     def stages(self, s): "Sizes and epochs, from settings fit to it"; return [(s.size, s.epochs)]
-    def build(self, s, pics, seed, dev=False): "The `Trial`, from settings fit to it"; raise NotImplementedError
+    def build(self, s, images, seed, dev=False):
+        "The `Trial`, from settings fit to it"
+        raise NotImplementedError
+
+# %% ../../nbs/tools/experiments/arm.ipynb #f20af88b
+@patch(as_prop=True)
+def name(self:Arm):
+    "Prefix and fields, joined by slashes"
+    return '/'.join([self.prefix, *(str(getattr(self, o.name)) for o in fields(self))])
+
+@patch(cls_method=True)
+def parse(cls:Arm,
+    text:str, # A name
+):
+    "The arm of that name; a ValueError says what names look like"
+    parts = text.split('/')[1:]
+    try:
+        if len(parts) != len(fields(cls)): raise ValueError('a part is missing or too many.')
+        return cls(*(_part(o.type, v) for o,v in zip(fields(cls), parts)))
+    except ValueError as e:
+        known = f'A name is {cls.example}.'
+        raise ValueError(f'{text!r} is no such arm: {e} {known}') from None
 
 # %% ../../nbs/tools/experiments/arm.ipynb #490197a1
 def _part(kind, text):
@@ -61,7 +73,7 @@ def check_choice(
     value:str,     # What was asked for
     choices:tuple, # What there is
 ):
-    "Refuse a part of a name that is not there, with all that are"
+    "Refuse with a ValueError a part of a name that is not there, and name all that are"
     if value not in choices: raise ValueError(f"there is no {value!r}, only {', '.join(choices)}.")
 
 # %% ../../nbs/tools/experiments/arm.ipynb #1902e2e9
@@ -72,7 +84,7 @@ class FitSettings(Settings):
 def fit_settings(
     arm:Arm,    # What is trained
     s:Settings, # The settings in force
-):
+)->FitSettings: # The settings, with what the arm changes
     "The settings that an arm trains with; a ValueError if they are fit to one already"
     if isinstance(s, FitSettings): raise ValueError(
         f'These settings are fit to an arm already. Fit {arm.name} to the settings in force.')
@@ -86,14 +98,15 @@ FAMILIES = {
     'rate': 'course_helpers.experiments.diagnosis:Rate',
     'search': 'course_helpers.experiments.diagnosis:Search',
     'found': 'course_helpers.experiments.diagnosis:Found',
-    'augment': 'course_helpers.experiments.diagnosis:Augment',
+    'augment': 'course_helpers.experiments.diagnosis:Augmentation',
     'imbalance': 'course_helpers.experiments.diagnosis:Imbalance',
     'overfit': 'course_helpers.experiments.diagnosis:Overfit',
     'arch': 'course_helpers.experiments.diagnosis:Architecture'}
 
+# %% ../../nbs/tools/experiments/arm.ipynb #671133e4
 def parse_arm(
     text:str, # Such as `mixup+smooth` or `leak/redrawn/4`
-):
+)->Arm: # An arm of the class that `FAMILIES` names
     "The arm of that name; a ValueError says what there is"
     prefix = text.split('/')[0] if '/' in text else ''
     if prefix not in FAMILIES:
@@ -106,38 +119,39 @@ def parse_arm(
 
 # %% ../../nbs/tools/experiments/arm.ipynb #684ae042
 def build_arm(
-    arm:Arm|str,             # What to train, or its name
-    s:Settings|None=None,    # The settings in force, not fit to an arm; None: read them
-    pics:Pictures|None=None, # The picture set; None: what the settings ask for
-    seed:int=0,              # Fixes the first weights, the order of the pictures, and what is drawn
-    dev:bool=False,          # Score on a tenth of train, held out, instead of on val
-):
-    "The `Trial` of an arm; reads or draws the pictures if they are not given"
+    arm:Arm|str,               # What to train, or its name
+    s:Settings|None=None,      # The settings in force, not fit to an arm; None: read them
+    images:ImageSet|None=None, # The image set; None: what the settings ask for
+    seed:int=0,     # Fixes the first weights, the order of the images, and what is sampled
+    dev:bool=False, # Score on a tenth of train, held out, instead of on val
+)->Trial: # What `train` needs
+    "The `Trial` of an arm; downloads or sketches the images if they are neither given nor there"
     arm = parse_arm(arm) if isinstance(arm, str) else arm
     fit = fit_settings(arm, s or get_settings())
-    return arm.build(fit, pics or get_pictures(fit), seed, dev or arm.dev)
+    return arm.build(fit, images or get_images(fit), seed, dev or arm.dev)
 
+# %% ../../nbs/tools/experiments/arm.ipynb #71d5349b
 def count_epochs(
     arm:Arm,    # What is trained
     s:Settings, # Settings fit to it
-):
+)->int: # Epochs
     "Epochs of all stages"
     return sum(n for _,n in arm.stages(s))
 
 # %% ../../nbs/tools/experiments/arm.ipynb #9ba4dcbf
 def run_arm(
-    arm:Arm|str,             # What to train, or its name
-    s:Settings|None=None,    # The settings in force, not fit to an arm; None: read them
-    pics:Pictures|None=None, # The picture set; None: what the settings ask for
-    seed:int=0,              # Fixes the first weights, the order of the pictures, and what is drawn
-    dev:bool=False,          # Score on a tenth of train, held out, instead of on val
-    folder:Path|None=None,   # Where to keep the record; None: `runs` in your own folder
-    command:str='',          # Command that makes the run again
-    tell=None,               # Shows progress, see `ShowProgress` in lesson 01
-):
-    "Train, score and measure an arm, keep a record and return it, and clear away what is not needed"
+    arm:Arm|str,               # What to train, or its name
+    s:Settings|None=None,      # The settings in force, not fit to an arm; None: read them
+    images:ImageSet|None=None, # The image set; None: what the settings ask for
+    seed:int=0,     # Fixes the first weights, the order of the images, and what is sampled
+    dev:bool=False, # Score on a tenth of train, held out, instead of on val
+    folder:Path|None=None, # Where to keep the record; None: `runs` in your own folder
+    command:str='', # Command that makes the run again
+    tell=None,      # Function that shows progress, see `ShowProgress`; None: print
+)->object: # A `Run`
+    "Train, score and measure an arm, and keep a record; takes seconds to hours"
     arm = parse_arm(arm) if isinstance(arm, str) else arm
-    trial = build_arm(arm, s, pics, seed, dev)
+    trial = build_arm(arm, s, images, seed, dev)
     run = train(trial.learn, arm.name, count_epochs(arm, trial.learn.settings), sched=trial.sched,
                 scorers=trial.scorers, measures=trial.measures, folder=folder, command=command,
                 module=arm.module, tell=tell)
@@ -148,7 +162,7 @@ def run_arm(
 def get_config(
     arm:Arm,     # What would be trained
     trial:Trial, # What `build_arm` returned for it
-):
+)->dict: # As in the record
     "The `config` that a record of this trial will have"
     s = trial.learn.settings
     more = dict(epochs=count_epochs(arm, s), lr=s.lr, sched=sample_sched(trial.sched))

@@ -9,9 +9,10 @@ __all__ = ['PREPARED', 'Bottlenecks', 'fill', 'cache_folder']
 import hashlib, sqlite3
 from importlib.metadata import version
 from pathlib import Path
+from typing import Callable
 
 from .pretrained import Base, to_batch
-from .read import FolderError, PictureError, read_bytes, read_picture, to_square
+from .read import FolderError, ImageError, read_bytes, read_image, to_square
 
 import numpy as np
 import torch
@@ -19,56 +20,73 @@ from fastcore.basics import chunked, patch
 from platformdirs import user_cache_dir
 from tqdm import tqdm
 
-# %% ../../nbs/tools/models/features.ipynb #9f7e0001
-PREPARED = 1  # goes up when pictures are made ready in another way
+# %% ../../nbs/tools/models/features.ipynb #2495fa0f
+PREPARED = 1  # goes up when images are prepared in another way
 
+def _store_name(base):
+    "Name of the file for a net: it changes with the net and with how images are prepared"
+    made_by = PREPARED, base, version('pillow'), version('timm')
+    made = hashlib.sha256(repr(made_by).encode()).hexdigest()[:12]
+    return f'{base.name}-{base.size}px-{made}.sqlite'
+
+# %% ../../nbs/tools/models/features.ipynb #9f7e0001
 class Bottlenecks:
-    "Rows of features on disk, by picture, net and preparation"
+    "Rows of features on disk, by image, net and preparation; `FolderError` if the disk refuses"
     def __init__(self,
         folder:Path, # Where the file goes
         base:Base,   # The net
     ):
-        made = hashlib.sha256(repr((PREPARED, base, version('pillow'), version('timm'))).encode()).hexdigest()[:12]
-        self.path, self.n = Path(folder)/f'{base.name}-{base.size}px-{made}.sqlite', base.features
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
-            self.db.execute('pragma journal_mode=wal')
-            self.db.execute('pragma synchronous=normal')
-            self.db.execute('create table if not exists rows (key blob primary key, row blob) without rowid')
+        self.path, self.n = Path(folder)/_store_name(base), base.features
+        try: self._open()
         except (OSError, sqlite3.Error) as e: raise FolderError(self._why(e)) from None
+    def _open(self):
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
+        for o in 'pragma journal_mode=wal', 'pragma synchronous=normal': self.db.execute(o)
+        self.db.execute('create table if not exists rows '
+                        '(key blob primary key, row blob) without rowid')
     def _why(self, e):
         return (f"Bottlenecks can't be kept in {self.path} ({e}). Name another folder by "
                 '--bottlenecks, make room, or delete the file if it is broken.')
     def close(self): self.db.close()
 
 # %% ../../nbs/tools/models/features.ipynb #5e302619
+_AT_ONCE = 500  # keys in one question: old versions of SQLite take 999 at most
+
+@patch
+def _ask(self:Bottlenecks, keys, what):
+    "What the database holds for some keys, as {key: value}"
+    res = {}
+    try:
+        for part in chunked(keys, _AT_ONCE):
+            marks = ','.join('?'*len(part))
+            question = f'select key, {what} from rows where key in ({marks})'
+            res |= dict(self.db.execute(question, part))
+    except sqlite3.Error as e: raise FolderError(self._why(e)) from None
+    return res
+
+# %% ../../nbs/tools/models/features.ipynb #d8d3c05e
 @patch
 def missing(self:Bottlenecks,
-    keys:list, # Keys of pictures
-):
-    "Those of `keys` that have no row yet"
-    right = 4*self.n  # bytes of a row
-    found = {k for part in chunked(keys, 500) for k,n in self._get(part, 'key, length(row)') if n == right}
-    return [o for o in keys if o not in found]
-@patch
-def _get(self:Bottlenecks, keys, what):
-    marks = ','.join('?'*len(keys))
-    try: return self.db.execute(f'select {what} from rows where key in ({marks})', keys).fetchall()
-    except sqlite3.Error as e: raise FolderError(self._why(e)) from None
+    keys:list, # Keys of images
+)->list: # Those that have no row yet
+    "Which rows have still to be computed"
+    row_bytes = 4*self.n  # float32
+    found = self._ask(keys, 'length(row)')
+    return [o for o in keys if found.get(o) != row_bytes]
 
 # %% ../../nbs/tools/models/features.ipynb #b0268c3d
 @patch
 def put(self:Bottlenecks,
-    keys:list,       # Keys of pictures
+    keys:list,       # Keys of images
     rows:np.ndarray, # Their rows of features, n × features
 ):
-    "Keep rows, all of them or none"
+    "Store rows, all of them or none"
     rows = np.asarray(rows, dtype=np.float32)
+    pairs = [(k, o.tobytes()) for k,o in zip(keys, rows, strict=True)]
     try:
         self.db.execute('begin immediate')
-        self.db.executemany('insert or replace into rows values (?, ?)',
-                            [(k, o.tobytes()) for k,o in zip(keys, rows, strict=True)])
+        self.db.executemany('insert or replace into rows values (?, ?)', pairs)
         self.db.execute('commit')
     except sqlite3.Error as e:
         if self.db.in_transaction: self.db.execute('rollback')
@@ -77,50 +95,62 @@ def put(self:Bottlenecks,
 # %% ../../nbs/tools/models/features.ipynb #6ea01c64
 @patch
 def get(self:Bottlenecks,
-    keys:list, # Keys of pictures that have rows
-):
-    "Their rows, n × features"
-    found = {k: o for part in chunked(keys, 500) for k,o in self._get(part, 'key, row')}
+    keys:list, # Keys of images that have rows
+)->np.ndarray: # Their rows, n × features
+    "Rows that are stored"
+    found = self._ask(keys, 'row')
     return np.stack([np.frombuffer(found[k], dtype=np.float32) for k in keys])
+
+# %% ../../nbs/tools/models/features.ipynb #21f80955
+def _read_all(folder, files, broken):
+    "Bytes of each file that can be read, as {file: bytes}; `broken` is told of the others"
+    res = {}
+    for o in files:
+        try: res[o] = read_bytes(folder/o)
+        except ImageError as e: broken[o] = str(e)
+    return res
+
+def _decode_new(folder, data, keys, new, size, broken):
+    "The squares of new images, as {key: bytes}; `broken` is told of those that can't be decoded"
+    res = {}
+    for o,key in keys.items():
+        if key not in new or key in res: continue
+        try: res[key] = to_square(read_image(folder/o, size, data[o]), size)
+        except ImageError as e: broken[o] = str(e)
+    return res
+
+# %% ../../nbs/tools/models/features.ipynb #abdb9ed9
+def _fill_batch(store, net, base, folder, files, broken):
+    "Compute the missing rows of some files; returns the key of each file that has a row now"
+    data = _read_all(folder, files, broken)
+    keys = {o: hashlib.sha256(x).digest() for o,x in data.items()}
+    new = {*store.missing([*keys.values()])}
+    squares = _decode_new(folder, data, keys, new, base.size, broken)
+    if squares:
+        xb = to_batch(np.stack([*squares.values()]), base)
+        with torch.inference_mode(): rows = net(xb)
+        store.put([*squares], rows.numpy())
+    return {o: key for o,key in keys.items() if key not in new or key in squares}
 
 # %% ../../nbs/tools/models/features.ipynb #96ebc16e
 def fill(
-    store:Bottlenecks, # Where rows are kept
-    net,               # The net, which makes a row of a picture
-    base:Base,         # What it is
-    folder:Path,       # Where the pictures are
+    store:Bottlenecks, # Where rows are stored
+    net:Callable,      # The net without classifier: a batch of images to rows
+    base:Base,         # Description of the net
+    folder:Path,       # Where the images are
     files:list,        # Their paths, relative to the folder
-    bs:int=16,         # Pictures at a time; with more, time goes into finding memory
-):
-    "Make the rows that are missing; returns a key for each file, and what is wrong with the broken ones"
+    bs:int=16,         # Images at a time; with more, allocating memory takes the time
+)->tuple: # {file: key}, and {file: what is wrong with it} for broken images
+    "Compute the missing rows: minutes for thousands of images; `FolderError` if the disk refuses"
     keys, broken = {}, {}
-    bar = tqdm(total=len(files), unit='picture', desc='Bottlenecks', disable=None, leave=False)
-    for part in chunked(files, bs):
-        data = {o: x for o in part if (x := _read(Path(folder)/o, o, broken)) is not None}
-        found = {o: hashlib.sha256(x).digest() for o,x in data.items()}
-        new, squares = set(store.missing([*found.values()])), {}
-        for o,key in found.items():
-            if key in new and key not in squares: _square(squares, key, Path(folder)/o, data[o], base.size, o, broken)
-        if squares:
-            with torch.inference_mode(): rows = net(to_batch(np.stack([*squares.values()]), base))
-            store.put([*squares], rows.numpy())
-        keys |= {o: key for o,key in found.items() if key not in new or key in squares}
-        bar.update(len(part))
-    bar.close()
+    bar = tqdm(total=len(files), unit='image', desc='Bottlenecks', disable=None, leave=False)
+    with bar:
+        for part in chunked(files, bs):
+            keys |= _fill_batch(store, net, base, Path(folder), part, broken)
+            bar.update(len(part))
     return keys, broken
 
-# %% ../../nbs/tools/models/features.ipynb #21f80955
-def _square(squares, key, path, data, size, name, broken):
-    "Decode a picture into `squares`, or say in `broken` why not"
-    try: squares[key] = to_square(read_picture(path, size, data), size)
-    except PictureError as e: broken[name] = str(e)
-
-def _read(path, name, broken):
-    "A file's bytes; None, with a line in `broken`, if it can't be read"
-    try: return read_bytes(path)
-    except PictureError as e: broken[name] = str(e)
-
 # %% ../../nbs/tools/models/features.ipynb #b3706754
-def cache_folder():
-    "Where rows are kept unless one says otherwise"
+def cache_folder()->Path:
+    "Where rows are stored unless another folder is named"
     return Path(user_cache_dir('course_helpers'))/'bottlenecks'

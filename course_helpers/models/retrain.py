@@ -10,37 +10,45 @@ import glob, itertools, math, os, random, sys, time
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Callable, Iterable
 
 from .features import Bottlenecks, cache_folder, fill
-from .classes import check_parts, list_classes, split_pictures
+from .classes import check_parts, list_classes, split_images
 from .folder import (Model, build, check_onnx, check_target,
                                           export_onnx, is_layer, write_model)
 from .options import Options
-from .pretrained import Base, get_base, quicken, to_batch
-from .read import FolderError, read_picture
-from ..records.tables import draw_confusions
+from .pretrained import Base, get_base, fuse_batchnorm, to_batch
+from .read import FolderError, read_image
+from ..records.tables import plot_confusions
 
+# %% ../../nbs/tools/models/retrain.ipynb #c18623c0
 import numpy as np
 import torch
 from fastcore.basics import chunked, patch
-from PIL import ImageEnhance, ImageOps
+from PIL import Image, ImageEnhance, ImageOps
 from scipy.stats import binomtest
+from torch import nn
+from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 # %% ../../nbs/tools/models/retrain.ipynb #b446f636
 def distort(
-    im,              # A picture in red, green and blue
-    size:int,        # Side of the square in pixels
-    o:Options,       # What to do
+    im:Image.Image,    # An image in red, green and blue
+    size:int,          # Side of the square in pixels
+    o:Options,         # Which distortions, and how strong
     rng:random.Random, # Where chance comes from
-):
-    "The middle square of a picture, distorted at random"
+)->np.ndarray: # Bytes, size × size × 3
+    "The middle square of an image, distorted at random"
     whole = min(im.size)
-    side = whole/(1+rng.uniform(0, o.scale/100))*(1-rng.uniform(0, o.crop/100))
-    x, y = ((a-whole)/2 + (whole-side)*rng.random() for a in im.size)
-    im = im.resize((size, size), 3, box=(x, y, x+side, y+side))
+    zoom_out = 1 + rng.uniform(0, o.scale/100)
+    zoom_in = 1 - rng.uniform(0, o.crop/100)
+    side = whole/zoom_out*zoom_in
+    left, top = ((a-whole)/2 + (whole-side)*rng.random() for a in im.size)
+    box = left, top, left+side, top+side
+    im = im.resize((size, size), Image.Resampling.BICUBIC, box=box)
     if o.flip and rng.random() < .5: im = ImageOps.mirror(im)
-    return np.asarray(ImageEnhance.Brightness(im).enhance(1+rng.uniform(-1, 1)*o.brightness/100))
+    light = 1 + rng.uniform(-1, 1)*o.brightness/100
+    return np.asarray(ImageEnhance.Brightness(im).enhance(light))
 
 # %% ../../nbs/tools/models/retrain.ipynb #98ffc5af
 @dataclass
@@ -48,57 +56,67 @@ class Rows:
     "Rows of features and targets, batch by batch"
     store:Bottlenecks # Rows on disk
     keys:dict         # Key of each file
-    place:dict        # Position of each class
-    folder:Path       # Where the pictures are
-    net:object        # The net
-    base:Base         # What it is
-    def batches(self, pairs, bs, shuffle=None, options=None):
-        "Batches of rows and targets; distorted if `options` ask for it"
-        pairs = list(pairs)
-        if shuffle: shuffle.shuffle(pairs)
-        for part in chunked(pairs, bs):
-            y = torch.tensor([self.place[k] for _,k in part])
-            if options and options.distorts: yield self._distorted(part, options, shuffle), y
-            else: yield torch.from_numpy(self.store.get([self.keys[o] for o,_ in part])), y
-    def _distorted(self, part, options, rng):
-        squares = [distort(read_picture(self.folder/o, 2*self.base.size), self.base.size, options, rng)
-                   for o,_ in part]
+    place:dict        # Position of each class among the outputs
+    folder:Path       # Where the images are
+    net:Callable      # The net without classifier
+    base:Base         # Its description
+    def _targets(self, pairs): return torch.tensor([self.place[k] for _,k in pairs])
+    def _stored(self, pairs):
+        return torch.from_numpy(self.store.get([self.keys[o] for o,_ in pairs]))
+    def _distorted(self, pairs, options, rng):
+        size = self.base.size
+        images = (read_image(self.folder/o, 2*size) for o,_ in pairs)  # with room to crop
+        squares = [distort(im, size, options, rng) for im in images]
         with torch.no_grad(): return self.net(to_batch(np.stack(squares), self.base))
+
+# %% ../../nbs/tools/models/retrain.ipynb #9ed49667
+@patch
+def batches(self:Rows,
+    pairs:Iterable, # Pairs of file and class
+    bs:int,         # Rows in a batch
+    rng:random.Random|None=None,  # Shuffles, and distorts; None: in order
+    options:Options|None=None,    # Which distortions; None: none
+): # Yields pairs: rows, n × features, and targets, n
+    "Batches of rows and targets"
+    pairs = list(pairs)
+    if rng: rng.shuffle(pairs)
+    for part in chunked(pairs, bs):
+        distorts = options and options.distorts
+        rows = self._distorted(part, options, rng) if distorts else self._stored(part)
+        yield rows, self._targets(part)
 
 # %% ../../nbs/tools/models/retrain.ipynb #9d981589
 def evaluate(
-    layer,       # The final layer
-    batches,     # Rows and targets
-    n:int,       # Number of classes
-):
-    "Mean loss, and how often each class was taken for each: rows right, columns guessed"
+    layer:nn.Module,  # The final layer
+    batches:Iterable, # Pairs of rows and targets
+    n:int,            # Number of classes
+)->tuple: # Mean loss, and the confusion matrix, n × n: rows the right class, columns the guess
+    "How a layer does on rows and targets"
     table, loss = np.zeros((n, n), dtype=int), 0.
     with torch.inference_mode():
         for x,y in batches:
             out = layer(x)
-            loss += torch.nn.functional.cross_entropy(out, y, reduction='sum').item()
+            loss += cross_entropy(out, y, reduction='sum').item()
             np.add.at(table, (y.numpy(), out.argmax(1).numpy()), 1)
     return loss/max(table.sum(), 1), table
 
 # %% ../../nbs/tools/models/retrain.ipynb #ecbfecae
 def fit(
-    rows:Rows,    # Where rows come from
-    parts:dict,   # What `split_pictures` returned, without broken pictures
-    o:Options,    # How to train
-    look=None,    # Called at each look at validation with a dict of what is seen
-    keep=None,    # Called with the layer and the step, for intermediate models
-):
-    "The final layer with the weights that were best on validation, and what was seen on the way"
+    rows:Rows,               # Where rows come from
+    parts:dict,              # What `split_images` returned, without broken images
+    o:Options,               # How to train
+    look:Callable|None=None, # Called at each validation with a dict of what is seen
+    keep:Callable|None=None, # Called with the layer and the step, for intermediate models
+)->tuple: # The layer, and a list of what was seen: step, losses, accuracy
+    "Train a final layer, and take its best weights; `FolderError` if the loss becomes NaN"
     torch.manual_seed(o.seed)
     per_epoch = math.ceil(len(parts['training'])/o.bs)
     steps, every = o.steps or o.epochs*per_epoch, o.every or per_epoch
-    layer = torch.nn.Linear(rows.base.features, len(rows.place))
-    best, total = _Best(layer, rows, parts['validation'], o.eval_bs, look), 0.
+    layer = nn.Linear(rows.base.features, len(rows.place))
+    best, losses = _Best(layer, rows, parts['validation'], o.eval_bs, look), []
     for step,loss in enumerate(_steps(layer, rows, parts['training'], steps, o), 1):
-        total += loss
-        if step % every == 0 or step == steps:
-            best.look(step, total/((step-1) % every + 1))
-            total = 0.
+        losses.append(loss)
+        if step % every == 0 or step == steps: best.look(step, losses)
         if keep and o.keep_every and step % o.keep_every == 0: keep(layer, step)
     return best.load(), best.curve
 
@@ -109,140 +127,198 @@ def _steps(layer, rows, pairs, steps, o):
     sched = torch.optim.lr_scheduler.OneCycleLR(opt, o.lr, total_steps=steps)
     batches = (b for _ in itertools.count() for b in rows.batches(pairs, o.bs, rng, o))
     bar = tqdm(total=steps, unit='step', desc='Training', disable=None, leave=False)
-    for x,y in itertools.islice(batches, steps):
-        loss = torch.nn.functional.cross_entropy(layer(x), y)
-        opt.zero_grad(); loss.backward(); opt.step(); sched.step(); bar.update()
-        yield loss.item()
-    bar.close()
+    with bar:
+        for x,y in itertools.islice(batches, steps):
+            loss = cross_entropy(layer(x), y)
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
+            sched.step()
+            bar.update()
+            yield loss.item()
 
 # %% ../../nbs/tools/models/retrain.ipynb #b9c76865
+@dataclass
 class _Best:
     "Looks at validation, and remembers the weights that did best there"
-    def __init__(self, layer, rows, pairs, bs, tell):
-        self.layer, self.rows, self.pairs, self.bs, self.tell = layer, rows, pairs, bs, tell
-        self.loss, self.weights, self.curve = math.inf, None, []
-    def look(self, step, train_loss):
-        loss, table = evaluate(self.layer, self.rows.batches(self.pairs, self.bs), len(self.rows.place))
-        seen = dict(step=step, train_loss=train_loss, valid_loss=loss, accuracy=float(np.trace(table)/table.sum()))
-        if loss < self.loss:
-            self.loss, self.weights = loss, {k: v.clone() for k,v in self.layer.state_dict().items()}
-        self.curve.append(seen)
-        if self.tell: self.tell(seen)
+    layer:nn.Module
+    rows:Rows
+    pairs:list
+    bs:int
+    tell:Callable|None
+    def __post_init__(self): self.loss, self.weights, self.curve = math.inf, None, []
     def load(self):
-        if not self.weights: raise FolderError('The loss is no number. Try a smaller learning rate, by --lr.')
+        if not self.weights: raise FolderError(
+            'The loss became NaN. Try a smaller learning rate, by --lr.')
         self.layer.load_state_dict(self.weights)
         return self.layer
+
+# %% ../../nbs/tools/models/retrain.ipynb #9b822620
+@patch
+def look(self:_Best, step, losses):
+    "Validate after some training losses, and forget these"
+    batches = self.rows.batches(self.pairs, self.bs)
+    loss, table = evaluate(self.layer, batches, len(self.rows.place))
+    accuracy = float(np.trace(table)/table.sum())
+    seen = dict(step=step, train_loss=sum(losses)/len(losses), valid_loss=loss, accuracy=accuracy)
+    losses.clear()
+    self.curve.append(seen)
+    if loss < self.loss:
+        self.loss = loss
+        self.weights = {k: v.clone() for k,v in self.layer.state_dict().items()}
+    if self.tell: self.tell(seen)
 
 # %% ../../nbs/tools/models/retrain.ipynb #d1a00227
 @dataclass(frozen=True)
 class Report:
-    "How a model did on its test pictures"
-    classes:list     # Names of the classes
-    table:list       # Rows: right class, columns: guess
+    "How a model did on its test images"
+    classes:list # Names of the classes
+    table:list   # The confusion matrix: rows the right class, columns the guess
     @property
-    def n(self): "Test pictures"; return int(np.sum(self.table))
+    def n(self):
+        "Number of test images"
+        return int(np.sum(self.table))
     @property
-    def accuracy(self): "Share that is right"; return float(np.trace(self.table)/self.n)
+    def right(self):
+        "How many of them were right"
+        return int(np.trace(self.table))
     @property
-    def picture(self): "The confusion matrix"; return draw_confusions({'': self.table}, self.classes)
-    @property
-    def record(self):
-        "What a model's folder keeps of it"
-        return dict(accuracy=self.accuracy, interval=self.interval, n=self.n, table=self.table)
-    @property
-    def interval(self):
-        "Wilson's 95 % interval of the accuracy"
-        ci = binomtest(int(np.trace(self.table)), self.n).proportion_ci(.95, 'wilson')
-        return float(ci.low), float(ci.high)
+    def accuracy(self):
+        "Share of them that is right"
+        return float(np.trace(self.table)/self.n)
+
+# %% ../../nbs/tools/models/retrain.ipynb #c7f544d3
+@patch(as_prop=True)
+def interval(self:Report):
+    "Wilson's 95 % confidence interval of the accuracy: lower and upper end"
+    ci = binomtest(self.right, self.n).proportion_ci(.95, 'wilson')
+    return float(ci.low), float(ci.high)
+
+@patch(as_prop=True)
+def image(self:Report):
+    "The confusion matrix as a plot"
+    return plot_confusions({'': self.table}, self.classes)
+
+@patch(as_prop=True)
+def record(self:Report):
+    "What a model's folder keeps of it"
+    return dict(accuracy=self.accuracy, interval=self.interval, n=self.n, table=self.table)
+
+# %% ../../nbs/tools/models/retrain.ipynb #2a0b87d6
+@patch
+def _lines(self:Report):
+    "A table of text, one line for each class"
+    def percent(part, whole): return f'{100*part/whole:7.1f}' if whole else '      -'
+    width = max(len(o) for o in [*self.classes, 'class'])
+    yield f"{'class':{width}} {'images':>8} {'found %':>7} {'right %':>7}"
+    table = np.array(self.table)
+    for i,k in enumerate(self.classes):
+        hits, images, guesses = table[i,i], table[i].sum(), table[:,i].sum()
+        yield f'{k:{width}} {images:8} {percent(hits, images)} {percent(hits, guesses)}'
 
 # %% ../../nbs/tools/models/retrain.ipynb #75fa18d7
 @patch
 def __repr__(self:Report):
-    t, (low, high) = np.array(self.table), self.interval
-    often, found = t.sum(1).argmax(), np.diag(t)/np.maximum(t.sum(1), 1)
-    wide = max(map(len, [*self.classes, 'class']))
-    def share(a, b): return f'{100*a/b:7.1f}' if b else '      -'
-    lines = [f'{k:{wide}} {t[i].sum():8} {share(t[i,i], t[i].sum())} {share(t[i,i], t[:,i].sum())}'
-             for i,k in enumerate(self.classes)]
-    return '\n'.join([f"{'class':{wide}} {'pictures':>8} {'found %':>7} {'right %':>7}", *lines,
-        f'Test accuracy {self.accuracy:.1%} of {self.n:,} pictures; 95 % interval {low:.1%} to {high:.1%}.',
-        f'Mean over classes {found.mean():.1%}. Always saying {self.classes[often]} would give '
-        f'{t.sum(1)[often]/self.n:.1%}.'])
+    images = np.sum(self.table, axis=1)  # of each class
+    found = np.diag(self.table)/np.maximum(images, 1)
+    low, high = self.interval
+    return '\n'.join([*self._lines(),
+        f'Test accuracy {self.accuracy:.1%} of {self.n:,} images; '
+        f'95 % interval {low:.1%} to {high:.1%}.',
+        f'Mean over classes {found.mean():.1%}. Always saying {self.classes[images.argmax()]} '
+        f'would give {images.max()/self.n:.1%}.'])
 
 # %% ../../nbs/tools/models/retrain.ipynb #878f2962
-def _without(parts, broken, classes, o):
-    "Parts without broken pictures, if those are few"
-    n = sum(len(o) for o in parts.values())
+def _without(parts, broken, o):
+    "Parts without broken images, if those are few; else a `FolderError`"
+    n = sum(len(pairs) for pairs in parts.values())
     if len(broken) > n*o.max_broken/100: raise FolderError(
-        f'{len(broken)} of {n:,} pictures are broken, more than {o.max_broken:g} %. The first: '
+        f'{len(broken)} of {n:,} images are broken, more than {o.max_broken:g} %. The first: '
         f'{next(iter(broken.values()))} Mend or remove them, or allow more by --max-broken.')
-    return {k: [pair for pair in v if pair[0] not in broken] for k,v in parts.items()}
+    return {k: [pair for pair in pairs if pair[0] not in broken] for k,pairs in parts.items()}
 
-def _once(parts, keys):
-    "Parts with each picture once, first of all in testing; and how many copies were left out"
-    seen, res, copies = {}, {}, 0
+# %% ../../nbs/tools/models/retrain.ipynb #2f801438
+def _once(
+    parts:dict, # Pairs of file and class, by part
+    keys:dict,  # Key of each file: copies have the same
+)->tuple: # Parts with each image once, in testing if it can be; number of copies left out
+    "Leave copies out; `FolderError` if an image is in two classes"
+    first, res = {}, {}  # pair that first had a key
     for part in 'testing', 'validation', 'training':
         res[part] = []
-        for o,k in parts[part]:
-            was = seen.setdefault(keys[o], (o, k))
-            if was[1] != k: raise FolderError(f'{o} and {was[0]} are the same picture in two classes. Remove one.')
-            if was[0] == o: res[part].append((o, k))
-            else: copies += 1
+        for file,k in parts[part]:
+            was, its_class = first.setdefault(keys[file], (file, k))
+            if its_class != k: raise FolderError(
+                f'{file} and {was} are the same image in two classes. Remove one.')
+            if was == file: res[part].append((file, k))
+    copies = sum(map(len, parts.values())) - sum(map(len, res.values()))
     return res, copies
 
 # %% ../../nbs/tools/models/retrain.ipynb #b78966b3
 def retrain(
-    folder:Path,           # Pictures, a sub-folder for each class
-    output:Path,           # Where the model folder goes
-    o:Options=Options(),   # How to train
-    bottlenecks:Path|None=None, # Where rows are kept; None: the user's cache folder
-    look=None,             # Called at each look at validation
-    onnx:bool=False,       # Write `model.onnx` too
-):
-    "Make a model of a folder of pictures; returns how it did on its test pictures"
-    folder, output, start = Path(folder), Path(os.path.abspath(output)), time.perf_counter()
-    parts = split_pictures(classes := list_classes(folder), o.testing, o.validation)
-    _check_places(folder, output, o, onnx)
+    folder:Path,                # Images, a sub-folder for each class
+    output:Path,                # Where the model folder goes
+    o:Options=Options(),        # How to train
+    bottlenecks:Path|None=None, # Where rows are stored; None: the user's cache folder
+    look:Callable|None=None,    # Called at each validation with a dict of what is seen
+    onnx:bool=False,            # Write `model.onnx` too
+)->Report: # How the model did on its test images
+    "Make a model of a folder of images, in minutes; `FolderError` or `ModelError` if it can't be"
+    start, output = time.perf_counter(), Path(os.path.abspath(output))
+    classes, parts = _plan(Path(folder), output, o, onnx)
     net, base = get_base(o.base, o.size)
     with closing(Bottlenecks(bottlenecks or cache_folder(), base)) as store:
-        rows, parts, about = _get_rows(store, quicken(net), base, folder, classes, parts, o)
-        model = Model(base.name, base.size, base.mean, base.std, base.features, tuple(classes), o.layer, about)
-        def keep(layer, step): _save(net, layer, model, _step(output, step))
-        layer, curve = fit(rows, parts, o, look, keep)
+        fast = fuse_batchnorm(net)
+        rows, parts, model = _get_rows(store, fast, base, folder, classes, parts, o)
+        saver = _Saver(net, model, output, onnx)
+        layer, curve = fit(rows, parts, o, look, saver.keep)
         report = _test(layer, rows, parts['testing'], o.eval_bs)
-    about |= dict(report.record, curve=curve, seconds=time.perf_counter()-start)
-    extra = {'confusion.png': lambda path: path.write_bytes(report.picture.png)}
-    if onnx: extra['model.onnx'] = lambda path: export_onnx(_whole(net, layer, model), model, path)
-    _save(net, layer, replace(model, record=about), output, extra)
-    return report
+    return saver.finish(layer, report, curve=curve, seconds=time.perf_counter()-start)
 
 # %% ../../nbs/tools/models/retrain.ipynb #2ab345e4
-def _test(layer, rows, pairs, bs):
-    "How the layer does on its test pictures"
-    table = evaluate(layer, rows.batches(pairs, bs), len(rows.place))[1]
-    return Report([*rows.place], table.tolist())
-
 def _get_rows(store, net, base, folder, classes, parts, o):
-    "Rows of all pictures that can be read, parts without the others, and what to tell about them"
-    files = [f for part in parts.values() for f,_ in part]
+    "`Rows` of all images that can be read, their parts, and the `Model` that is to be trained"
+    files = [file for pairs in parts.values() for file,_ in pairs]
     keys, broken = fill(store, net, base, folder, files)
     for line in broken.values(): print(line, file=sys.stderr)
-    parts, copies = _once(_without(parts, broken, classes, o), keys)
-    if copies: print(f'{copies} copies of other pictures were left out.', file=sys.stderr)
+    parts, copies = _once(_without(parts, broken, o), keys)
+    if copies: print(f'{copies} copies of other images were left out.', file=sys.stderr)
     check_parts(parts, classes, min(o.testing, o.validation))
-    about = dict(pictures={k: len(v) for k,v in parts.items()}, broken=len(broken), copies=copies, options=asdict(o))
-    return Rows(store, keys, {k: i for i,k in enumerate(classes)}, folder, net, base), parts, about
+    record = dict(images={k: len(v) for k,v in parts.items()}, broken=len(broken), copies=copies,
+                  options=asdict(o))
+    model = Model(base.name, base.size, base.mean, base.std, base.features, tuple(classes),
+                  o.layer, record)
+    place = {k: i for i,k in enumerate(classes)}
+    return Rows(store, keys, place, Path(folder), net, base), parts, model
 
 # %% ../../nbs/tools/models/retrain.ipynb #b0240342
-def _whole(net, layer, model):
-    "The net with its final layer"
-    whole = build(model, net)
-    getattr(whole, model.layer).load_state_dict(layer.state_dict())
-    return whole
+@dataclass
+class _Saver:
+    "Writes the models of one retraining"
+    net:nn.Module # The net without classifier
+    model:Model   # What is to be trained
+    output:Path   # Where the last model goes
+    onnx:bool     # Write that one as ONNX too?
+    def whole(self, layer):
+        "The net with its final layer"
+        res = build(self.model, self.net)
+        getattr(res, self.model.layer).load_state_dict(layer.state_dict())
+        return res
+    def keep(self, layer, step):
+        "Write an intermediate model beside the last one"
+        folder = self.output.with_name(f'{self.output.name}-step{step}')
+        write_model(self.whole(layer), self.model, folder)
 
-def _save(net, layer, model, folder, extra={}): write_model(_whole(net, layer, model), model, folder, extra)
-
-def _step(output, step): return output.with_name(f'{output.name}-step{step}')
+# %% ../../nbs/tools/models/retrain.ipynb #1c1c73ab
+@patch
+def finish(self:_Saver, layer, report, **more):
+    "Write the last model, with `report` and more in its record"
+    model = replace(self.model, record=self.model.record | report.record | more)
+    net = self.whole(layer)
+    extra = {'confusion.png': lambda path: path.write_bytes(report.image.png)}
+    if self.onnx: extra['model.onnx'] = lambda path: export_onnx(net, model, path)
+    write_model(net, model, self.output, extra)
+    return report
 
 # %% ../../nbs/tools/models/retrain.ipynb #eb1899f8
 def _check_places(folder, output, o, onnx):
@@ -253,5 +329,19 @@ def _check_places(folder, output, o, onnx):
     if not is_layer(o.layer): raise FolderError(
         f'{o.layer!r} is no name for a layer. Letters, digits and _ make one, such as final.')
     check_target(output)
-    for at in output.parent.glob(f'{glob.escape(output.name)}-step*') if o.keep_every else (): check_target(at)
+    if o.keep_every:
+        for at in output.parent.glob(f'{glob.escape(output.name)}-step*'): check_target(at)
     if onnx: check_onnx()
+
+# %% ../../nbs/tools/models/retrain.ipynb #d7934966
+def _plan(folder, output, o, onnx):
+    "Image files by class, and their parts, once all that can be refused at the start was checked"
+    classes = list_classes(folder)
+    parts = split_images(classes, o.testing, o.validation)
+    _check_places(folder, output, o, onnx)
+    return classes, parts
+
+def _test(layer, rows, pairs, bs):
+    "The `Report` of a layer on its test images"
+    table = evaluate(layer, rows.batches(pairs, bs), len(rows.place))[1]
+    return Report([*rows.place], table.tolist())

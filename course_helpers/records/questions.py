@@ -16,69 +16,86 @@ from string import Formatter
 
 from ..core.config import CHOICES, PROFILES, get_settings
 
+from fastcore.basics import patch
+
 # %% ../../nbs/tools/records/questions.ipynb #137ca0ba
 @dataclass(frozen=True)
 class Pair:
     "Two arms that are compared, and on what"
-    row:str         # What the comparison is called in tables and charts
+    row:str         # Name of the comparison in tables and charts
     without:str     # Arm without the technique
     with_:str       # Arm with it
-    budget:str      # Budget of both
+    budget:str      # Budget of both: `all` or `few`
     score:tuple     # Score of the first, and of the second
     differs:tuple   # Keys of `config` that may differ
-    values:tuple=() # What stands in the place of each {name}
+    values:tuple=() # What was filled in for each {name}
     readme:str=''   # Row of the README; empty: none
 
-    @property
-    def labels(self):
-        "Words by which the pair can be asked for"
-        score = self.score[1] if self.score[0] == self.score[1] else ' against '.join(self.score[::-1])
-        return self.row, self.with_, self.budget, score, *self.values
+# %% ../../nbs/tools/records/questions.ipynb #0c2b4bf7
+@patch(as_prop=True)
+def score_name(self:Pair):
+    "The score in words, such as `val`, or `val_tta against val`"
+    without, with_ = self.score
+    return with_ if without == with_ else f'{with_} against {without}'
+
+@patch(as_prop=True)
+def labels(self:Pair):
+    "Words by which the pair can be looked up, as a tuple"
+    return self.row, self.with_, self.budget, self.score_name, *self.values
 
 # %% ../../nbs/tools/records/questions.ipynb #02228fe2
 @dataclass(frozen=True)
 class Question:
     "What is asked, and the runs that answer it"
-    name:str         # Its name, such as `mixup`
+    name:str         # Name of the question, such as `mixup`
     lesson:str       # The notebook that asks it, without its ending
     asks:str         # The question in a sentence
     profile:str      # Profile of its runs
-    pictures:str     # `photos` or `sketches`
-    seeds:int        # Runs of each arm: seeds 0, 1, …
-    together:str     # Answers corrected together: those of the `question`, of each `budget`, or `none`
+    images:str       # `photos` or `sketches`
+    seeds:int        # Number of runs of each arm, with seeds 0, 1, …
+    together:str     # Answers corrected together: of the `question`, of each `budget`, `none`
     pairs:tuple      # What is compared, as `Pair`s
-    others:tuple=()  # More arms to train, as (arm, budget)
+    others:tuple=()  # Further arms to train, as (arm, budget)
 
     @property
     def arms(self):
-        "All arms to train, as (arm, budget), each once"
+        "All arms to train, as a list of (arm, budget), each once"
         both = [(o, p.budget) for p in self.pairs for o in (p.without, p.with_)]
         return [*dict.fromkeys([*both, *self.others])]
 
 # %% ../../nbs/tools/records/questions.ipynb #9b56a1ef
-class PlanError(ValueError): "A plan that can't be followed"
+class PlanError(ValueError):
+    "A plan that can't be followed"
 
+# %% ../../nbs/tools/records/questions.ipynb #99758d7e
 def find_line(
-    text:str,              # A plan
-    question:str,          # Name of a question
-    key:str='',            # One of its keys; empty: its first line
-    answer:int|None=None,  # Position of one of its answers; None: not in an answer
+    text:str,             # Text of a plan
+    question:str,         # Name of a question
+    key:str='',           # One of its keys; empty: its first line
+    answer:int|None=None, # Position of one of its answers, from 0; None: not in an answer
 ):
-    "Number of the line on which it stands; that of the question where the key has no line of its own"
+    "Line number of a key, from 1; that of the question where the key has no line of its own"
     lines = text.splitlines()
-    heads = [i for i,o in enumerate(lines) if re.match(r'\s*\[', o)]
-    start = next((i for i in heads if re.match(rf'\s*\[+{re.escape(question)}[].]', lines[i])), 0)
-    part = range(start, next((i for i in heads if i > start), len(lines)))
+    part = _find_part(lines, question)
     rows = [i for i in part if re.match(r'\s*\{', lines[i])]
     if answer is not None and answer < len(rows): return rows[answer]+1
-    return next((i for i in part if re.match(rf'\s*{key or "$"}\s*=', lines[i])), start)+1
+    found = [i for i in part if key and re.match(rf'\s*{key}\s*=', lines[i])]
+    return (found or [part.start])[0]+1
+
+# %% ../../nbs/tools/records/questions.ipynb #cb023922
+def _find_part(lines, question):
+    "Positions of the lines of a question, from its head to the next one"
+    heads = [i for i,o in enumerate(lines) if re.match(r'\s*\[', o)]
+    own = rf'\s*\[+{re.escape(question)}[].]'
+    start = next((i for i in heads if re.match(own, lines[i])), 0)
+    return range(start, next((i for i in heads if i > start), len(lines)))
 
 # %% ../../nbs/tools/records/questions.ipynb #ceafa20f
-ANSWER = dict(row=str, without=str, score=(str, list), differs=list, budgets=list, each=dict, readme=str,
-              **{'with': str})
-QUESTION = dict(lesson=str, asks=str, profile=str, pictures=str, budgets=list, seeds=int, differs=list,
-                score=(str, list), together=str, each=dict, arms=list, answers=list)
-VALUES = dict(profile=tuple(PROFILES), pictures=('photos', 'sketches'), budgets=CHOICES['budget'],
+ANSWER = {'row': str, 'without': str, 'score': (str, list), 'differs': list, 'budgets': list,
+          'each': dict, 'readme': str, 'with': str}
+QUESTION = dict(lesson=str, asks=str, profile=str, images=str, budgets=list, seeds=int,
+                differs=list, score=(str, list), together=str, each=dict, arms=list, answers=list)
+VALUES = dict(profile=tuple(PROFILES), images=('photos', 'sketches'), budgets=CHOICES['budget'],
               together=('question', 'budget', 'none'))
 
 # %% ../../nbs/tools/records/questions.ipynb #62878c9e
@@ -86,27 +103,38 @@ def _problem(key, value, known):
     "What is wrong with a key and its value, or None"
     if key not in known:
         near = difflib.get_close_matches(key, known, 1)
-        return f'is not known. Did you mean {near[0]!r}?' if near else f"is not known. Keys: {', '.join(known)}."
+        hint = f'Did you mean {near[0]!r}?' if near else f"Keys: {', '.join(known)}."
+        return f'is not known. {hint}'
     if not isinstance(value, known[key]) or isinstance(value, bool):
         kinds = known[key] if isinstance(known[key], tuple) else (known[key],)
         names = {str: 'a text', list: 'a list', int: 'a whole number', dict: 'a table'}
         return f"is {value!r}, and must be {' or '.join(names[o] for o in kinds)}."
+    if value == []: return 'is empty.'
+    if key == 'answers': return None
+    if key == 'seeds': return None if value >= 1 else f'is {value}, and must be at least 1.'
+    if key == 'each': return _each_problem(value)
+    return _text_problem(key, value)
+
+# %% ../../nbs/tools/records/questions.ipynb #e68b53d7
+def _each_problem(each):
+    "What is wrong with the values of `each`, or None"
+    for o in each.values():
+        if not (isinstance(o, list) and o and all(isinstance(v, str) for v in o)):
+            return f'is {each!r}, and must give each name a list of texts.'
+
+def _text_problem(key, value):
+    "What is wrong with a text or a list of texts, or None"
     found = value if isinstance(value, list) else [value]
-    if isinstance(value, list) and not found: return 'is empty.'
-    if key not in ('answers', 'each', 'seeds') and not all(isinstance(o, str) and o for o in found):
+    if not all(isinstance(o, str) and o for o in found):
         return f'is {value!r}, and must hold texts that are not empty.'
-    bad = [o for o in found if o not in VALUES[key]] if key in VALUES else []
+    bad = [o for o in found if o not in VALUES.get(key, found)]
     if bad: return f"is {bad[0]!r}. Choose from: {', '.join(VALUES[key])}."
-    if key == 'seeds' and value < 1: return f'is {value}, and must be at least 1.'
     if key == 'score' and len(found) > 2: return f'is {value!r}, and must be one score or two.'
-    if key == 'each' and not all(isinstance(v, list) and v and all(isinstance(o, str) for o in v)
-                                 for v in value.values()):
-        return f'is {value!r}, and must give each name a list of texts.'
 
 # %% ../../nbs/tools/records/questions.ipynb #9ce6ef4f
 def fill_each(
     text:str,    # A text with {names}
-    values:dict, # What stands in the place of each name
+    values:dict, # {name: text to fill in}
 ):
     "The text with its names replaced; a ValueError names one that has no value"
     for _,name,_,_ in Formatter().parse(text):
@@ -123,21 +151,22 @@ def _combine(each):
 def _read_answer(row, question):
     "The pairs that an answer asks for, in every combination of values and in every budget"
     said = {'score': 'val', 'differs': [], 'each': {}, 'budgets': ['all'], **question, **row}
-    both = said['score'] if isinstance(said['score'], list) else [said['score']]*2
+    scores = said['score'] if isinstance(said['score'], list) else [said['score']]
     for values in _combine(said['each']):
-        row, without, with_, *score = (fill_each(o, values) for o in
-            (said['row'], said['without'], said['with'], both[0], both[-1]))
+        name, without, with_ = [fill_each(said[k], values) for k in ('row', 'without', 'with')]
+        score = fill_each(scores[0], values), fill_each(scores[-1], values)
         for budget in said['budgets']:
-            yield Pair(row, without, with_, budget, tuple(score), tuple(said['differs']),
+            yield Pair(name, without, with_, budget, score, tuple(said['differs']),
                        tuple(values.values()), said.get('readme', ''))
 
 # %% ../../nbs/tools/records/questions.ipynb #6f1200bf
-DEFAULTS = dict(profile='cpu', pictures='photos', seeds=5, together='question')
+DEFAULTS = dict(profile='cpu', images='photos', seeds=5, together='question')
 
 def _check_keys(table, known, needed, fail):
     "Refuse a key that is not known, a value that can't be right, and a key that is missing"
     for k,v in table.items():
-        if problem := _problem(k, v, known): fail(f'{k} {problem}', k)
+        problem = _problem(k, v, known)
+        if problem: fail(f'{k} {problem}', k)
     for k in needed:
         if k not in table: fail(f'{k} is missing.')
 
@@ -153,54 +182,68 @@ def _read_answers(table, fail):
 # %% ../../nbs/tools/records/questions.ipynb #06e9b45a
 def _read_arms(table, fail):
     "The arms that a question trains beside those it compares, each with a budget"
-    every = _combine(table.get('each', {}))
-    try: return [(fill_each(o, values), b) for o in table.get('arms', ())
-                 for b in table.get('budgets', ['all']) for values in every]
+    each, budgets = _combine(table.get('each', {})), table.get('budgets', ['all'])
+    try: return [(fill_each(arm, values), budget) for arm in table.get('arms', ())
+                 for budget in budgets for values in each]
     except ValueError as e: fail(str(e), 'arms')
 
-def _read_question(name, table, fail):
-    "The question of a table; `fail` tells what is wrong with a key, and in which answer"
-    _check_keys(table, QUESTION, ('lesson', 'asks'), fail)
-    if not {'arms', 'answers'} & {*table}: fail('it has neither arms nor answers.')
-    said, pairs = DEFAULTS | table, tuple(_read_answers(table, fail))
-    if pairs and said['pictures'] == 'sketches': fail('no verdict is drawn from sketches.', 'pictures')
-    if pairs and said['seeds'] < 2: fail('seeds is 1, and a comparison takes two at least.', 'seeds')
+def _check_pairs(pairs, said, fail):
+    "Refuse verdicts from sketches or from a single seed, and a pair that occurs twice"
+    if said['images'] == 'sketches': fail('no verdict is drawn from sketches.', 'images')
+    if said['seeds'] < 2: fail('seeds is 1, and a comparison takes two at least.', 'seeds')
     labels = [o.labels for o in pairs]
     twice = [o.row for i,o in enumerate(pairs) if o.labels in labels[:i]]
     if twice: fail(f'{twice[0]!r} stands there twice.', 'answers')
-    return Question(name, *(said[k] for k in ('lesson', 'asks', 'profile', 'pictures', 'seeds', 'together')),
-                    pairs, tuple(_read_arms(table, fail)))
+
+# %% ../../nbs/tools/records/questions.ipynb #3167000a
+def _read_question(name, table, fail):
+    "The question of a table; `fail` says what is wrong with a key, and in which answer"
+    _check_keys(table, QUESTION, ('lesson', 'asks'), fail)
+    if not {'arms', 'answers'} & {*table}: fail('it has neither arms nor answers.')
+    said, pairs = DEFAULTS | table, tuple(_read_answers(table, fail))
+    if pairs: _check_pairs(pairs, said, fail)
+    own = {k: said[k] for k in ('lesson', 'asks', 'profile', 'images', 'seeds', 'together')}
+    return Question(name, **own, pairs=pairs, others=tuple(_read_arms(table, fail)))
 
 # %% ../../nbs/tools/records/questions.ipynb #8d39999b
+def _parse_plan(text, file):
+    "The questions in the text of a plan; `file` names it in messages"
+    try: tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as e: raise PlanError(f'{file} is no TOML: {e}.') from None
+    questions = {}
+    for name,table in tables.items():
+        def fail(said, key='', answer=None):
+            line = find_line(text, name, key, answer)
+            raise PlanError(f'{file}, line {line}, question {name}: {said}')
+        if not isinstance(table, dict):
+            raise PlanError(f'{file}: {name} stands outside of a question.')
+        questions[name] = _read_question(name, table, fail)
+    return questions
+
+# %% ../../nbs/tools/records/questions.ipynb #350deb89
 @lru_cache(maxsize=16)
 def _read_once(path, changed):
-    text, name = path.read_text(encoding='utf-8'), path.name
-    try: tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as e: raise PlanError(f'{name} is no TOML: {e}.') from None
-    def question(k, v):
-        def fail(said, key='', answer=None):
-            raise PlanError(f'{name}, line {find_line(text, k, key, answer)}, question {k}: {said}')
-        if not isinstance(v, dict): raise PlanError(f'{name}: {k} stands outside of a question.')
-        return _read_question(k, v, fail)
-    return {k: question(k, v) for k,v in tables.items()}
+    "The questions of a file that was last changed at this time"
+    return _parse_plan(path.read_text(encoding='utf-8'), path.name)
 
 def read_plan(
     path:Path|None=None, # A file like `data/plan.toml`; None: that of the course
 ):
-    "The questions of a plan by their names, as a dict of `Question`s; a PlanError names line and key"
+    "The `Question`s of a plan as a dict by name; a PlanError names line and key"
     path = Path(path or get_settings().runs_path.parent/'plan.toml')
     try: return _read_once(path, path.stat().st_mtime_ns)
     except OSError as e:
-        raise PlanError(f'There is no plan to read at {path}. It comes with a full copy of the course.') from e
+        raise PlanError(f'There is no plan to read at {path}. '
+                        'It comes with a full copy of the course.') from e
 
 # %% ../../nbs/tools/records/questions.ipynb #7c9de44d
 def get_question(
     name:str,            # Name of a question
     path:Path|None=None, # The plan; None: that of the course
 ):
-    "One question of the plan; a PlanError suggests a name where there is none such"
+    "One `Question` of the plan; a PlanError suggests a name if there is none of this name"
     plan = read_plan(path)
     if name in plan: return plan[name]
     near = difflib.get_close_matches(name, plan, 1)
-    raise PlanError(f'The plan has no question {name!r}. ' + (f'Did you mean {near[0]!r}?' if near
-                    else f"Questions: {', '.join(plan)}."))
+    hint = f'Did you mean {near[0]!r}?' if near else f"Questions: {', '.join(plan)}."
+    raise PlanError(f'The plan has no question {name!r}. {hint}')

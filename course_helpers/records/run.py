@@ -18,24 +18,25 @@ from ..core.config import find_root, get_settings
 from ..core.files import write_atomic
 
 import numpy as np
+from fastcore.basics import patch
 
 # %% ../../nbs/tools/records/run.ipynb #e969ca4c
 def get_versions():
-    "Versions of what a result hangs on; what is not installed is left out"
+    "Versions of Python and the packages that results depend on, as {name: version}"
     res = {'python': platform.python_version()}
-    for name in 'torch torchvision fastai numpy pillow course_helpers'.split():
+    for name in 'torch', 'torchvision', 'fastai', 'numpy', 'pillow', 'course_helpers':
         try: res[name] = metadata.version(name)
         except metadata.PackageNotFoundError: pass
     return res
 
 # %% ../../nbs/tools/records/run.ipynb #c071fed2
 def get_machine():
-    "The kind of machine, without its name"
+    "The kind of machine, without its name: a dict of system, processor and number of CPUs"
     return dict(system=platform.system(), processor=platform.machine(), cpus=os.cpu_count())
 
 # %% ../../nbs/tools/records/run.ipynb #cca1cd3c
 def get_commit():
-    "The course's commit, with `+changes` if files differ from it, or an empty text"
+    "The course's commit, with `+changes` if files differ from it; empty if it is not known"
     root = find_root()
     if not root or not (root/'.git').exists(): return ''
     cmd = 'git --no-optional-locks describe --always --dirty=+changes --exclude=*'.split()
@@ -47,31 +48,31 @@ def get_commit():
 def hash_config(
     config:dict, # Plain values: numbers, texts, lists, dicts, None
 ):
-    "Short fingerprint of `config`"
+    "First eight hex digits of a SHA-256 of `config`; a ValueError if a value is not plain"
     return hashlib.sha256(_to_json(config, sort_keys=True).encode()).hexdigest()[:8]
 
 # %% ../../nbs/tools/records/run.ipynb #ed948e2a
 def _to_json(obj, **kw):
-    "`obj` as JSON; what is not plain or not finite is refused"
+    "`obj` as JSON; a ValueError for what is not plain or not finite"
     try: return json.dumps(obj, allow_nan=False, **kw)
     except (TypeError, ValueError) as e:
         raise ValueError(f'A record holds plain, finite values only: {e}.') from None
 
 # %% ../../nbs/tools/records/run.ipynb #974eee0e
 def pack_bits(
-    correct:np.ndarray, # True for each picture that was right, by sorted relative path
+    correct:np.ndarray, # True for each image classified correctly, by sorted relative path
 ):
-    "`correct` as text, eight pictures a byte"
+    "`correct` as text in base64, eight images in a byte"
     return base64.b64encode(np.packbits(np.asarray(correct, dtype=bool)).tobytes()).decode()
 
 # %% ../../nbs/tools/records/run.ipynb #c45fe82b
 def unpack_bits(
     text:str, # What `pack_bits` returned
-    n:int,    # Number of pictures
+    n:int,    # Number of images
 ):
-    "The boolean array that was packed into `text`"
+    "The boolean array that was packed into `text`; a ValueError if it has not `n` images"
     bits = np.frombuffer(base64.b64decode(text), dtype=np.uint8)
-    if len(bits) != (n+7)//8: raise ValueError(f'These bits are not those of {n:,} pictures.')
+    if len(bits) != (n+7)//8: raise ValueError(f'These bits are not those of {n:,} images.')
     return np.unpackbits(bits, count=n).astype(bool)
 
 # %% ../../nbs/tools/records/run.ipynb #b1eac30e
@@ -79,74 +80,88 @@ def unpack_bits(
 class Setup:
     "What was trained"
     module:str    # Module whose lesson trained it
-    arm:str       # Rung or arm, such as `baseline` or `leak/redrawn`
+    arm:str       # Arm of an experiment, such as `baseline` or `leak/redrawn`
     profile:str   # `quick`, `cpu` or `gpu`
-    budget:str    # `all` or `few`
-    pictures:dict # Their `name` and `fingerprint`
+    budget:str    # Training images: `all` or `few`
+    images:dict   # `name` and `fingerprint` of the image set
     config:dict   # Every argument but the seed
-    command:str   # The command that makes it again
-    seed:int      # Seed of the weights and of the order of the pictures
+    command:str   # Shell command that makes it again
+    seed:int      # Seed of the weights and of the order of the images
 
     def __post_init__(self):
         if 'seed' in self.config: raise ValueError('The seed is a field of its own: not in config.')
         object.__setattr__(self, 'config', json.loads(_to_json(self.config)))
-    @property
-    def config_hash(self): "Short fingerprint of `config`"; return hash_config(self.config)
-    @property
-    def file(self):
-        "Name of the record's file, without its ending"
-        who = self.arm, self.profile, self.budget, self.pictures['name'], f's{self.seed}'
-        tail = hash_config([*who, self.pictures['fingerprint'], self.config_hash])
-        return '_'.join(re.sub(r'[^\w.+-]', '_', o) for o in (*who, tail))
+
+# %% ../../nbs/tools/records/run.ipynb #e110bfd6
+@patch(as_prop=True)
+def config_hash(self:Setup):
+    "Short hash of `config`"
+    return hash_config(self.config)
+
+@patch(as_prop=True)
+def file(self:Setup):
+    "Name of the record's file, without its ending"
+    who = self.arm, self.profile, self.budget, self.images['name'], f's{self.seed}'
+    tail = hash_config([*who, self.images['fingerprint'], self.config_hash])
+    return '_'.join(re.sub(r'[^\w.+-]', '_', o) for o in (*who, tail))
 
 # %% ../../nbs/tools/records/run.ipynb #784ae4bb
+def _get_date():
+    "Date and time in UTC, as ISO text"
+    return datetime.now(timezone.utc).isoformat(timespec='seconds')
+
 @dataclass(frozen=True, kw_only=True)
 class Origin:
     "Where and when it was trained, and with what"
     versions:dict=field(default_factory=get_versions) # Packages and their versions
     machine:dict=field(default_factory=get_machine)   # System, processor, number of CPUs
-    commit:str=field(default_factory=get_commit)      # State of the course
-    date:str=field(                                   # Day and hour, in UTC
-        default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec='seconds'))
+    commit:str=field(default_factory=get_commit)      # Commit of the course
+    date:str=field(default_factory=_get_date)         # Date and time, in UTC
 
 # %% ../../nbs/tools/records/run.ipynb #a628a77b
 class _Row:
     "Shows what `_row` returns, a dict of short values"
     def __repr__(self): return ', '.join(f'{k} {v}' for k,v in self._row().items())
     def _repr_html_(self):
-        cells = lambda tag, o: ''.join(f'<{tag}>{html.escape(str(v))}</{tag}>' for v in o)
         row = self._row()
-        return f"<table><tr>{cells('th', row)}</tr><tr>{cells('td', row.values())}</tr></table>"
+        heads, cells = _html_cells('th', row), _html_cells('td', row.values())
+        return f'<table><tr>{heads}</tr><tr>{cells}</tr></table>'
+
+def _html_cells(tag, values):
+    return ''.join(f'<{tag}>{html.escape(str(o))}</{tag}>' for o in values)
 
 # %% ../../nbs/tools/records/run.ipynb #a6ca499c
 @dataclass(frozen=True, repr=False)
 class Run(_Row, Origin, Setup):
-    "What one training run was, and what came of it"
-    scores:dict                              # {name: {'accuracy': a fraction, 'n': pictures}}
-    loss:dict=field(default_factory=dict)    # {name: mean loss}
-    curve:list=field(default_factory=list)   # One dict for each epoch
-    train_seconds:float=0.                   # Time on the clock
-    train_cpu_seconds:float=0.               # Time of all CPUs together
-    images_seen:int=0                        # Pictures trained on, repeats counted
-    correct:dict=field(default_factory=dict) # {name of a score: what `pack_bits` returned}
-    measures:dict=field(default_factory=dict) # {name: what else was measured on plain pictures}
-    start:str=''                             # Fingerprint of first weights and order; '': unknown
+    "What a training run was, and its results"
+    scores:dict                               # {name: {'accuracy': a fraction, 'n': images}}
+    loss:dict=field(default_factory=dict)     # {name of a score: mean loss}
+    curve:list=field(default_factory=list)    # A dict of losses and accuracy for each epoch
+    train_seconds:float=0.                    # Wall-clock time of training
+    train_cpu_seconds:float=0.                # CPU time of training, summed over all CPUs
+    images_seen:int=0                         # Images trained on, repeats counted
+    correct:dict=field(default_factory=dict)  # {name of a score: what `pack_bits` returned}
+    measures:dict=field(default_factory=dict) # {name: other results, on unchanged images}
+    start:str=''                              # Hash of initial weights and order; '': unknown
 
     def __post_init__(self):
         super().__post_init__()
         if not all(0 <= o['accuracy'] <= 1 and o['n'] > 0 for o in self.scores.values()):
             raise ValueError(f'An accuracy is a fraction from 0 to 1, of n > 0: {self.scores}.')
-    def _row(self):
-        return dict(arm=self.arm, profile=self.profile, budget=self.budget,
-            pictures=self.pictures['name'], seed=self.seed, **{k:
-            f"{100*o['accuracy']:.1f} % (n = {o['n']:,})" for k,o in self.scores.items()})
+
+# %% ../../nbs/tools/records/run.ipynb #4701f2d7
+@patch
+def _row(self:Run):
+    scores = {k: f"{100*o['accuracy']:.1f} % (n = {o['n']:,})" for k,o in self.scores.items()}
+    return dict(arm=self.arm, profile=self.profile, budget=self.budget,
+                images=self.images['name'], seed=self.seed, **scores)
 
 # %% ../../nbs/tools/records/run.ipynb #eb77cc7f
 def made_up(
     arm:str,        # Name of the arm
     seed:int,       # Its seed; equal seeds have an equal `start`
-    accuracy:float, # Accuracy on val, a fraction
-    **config,       # What is set differently
+    accuracy:float, # Accuracy on val, from 0 to 1
+    **config,       # Keys of `config` and their values
 ):
     "A record that nobody trained, for pages and tests that need one"
     return Run('made_up', arm, 'cpu', 'few', dict(name='made-up', fingerprint='none'),
@@ -155,12 +170,13 @@ def made_up(
 
 # %% ../../nbs/tools/records/run.ipynb #2ef15f57
 def save_run(
-    run:Run,     # What to keep
-    folder:Path, # Where; made if it is not there
+    run:Run,     # Record to save
+    folder:Path, # Folder of records; made if it is not there
 ):
-    "Write a record at once or not at all; the path of its file"
-    text = _to_json({**asdict(run), 'config_hash': run.config_hash}, indent=1)+'\n'
-    write_atomic(path := Path(folder)/f'{run.file}.json', text)
+    "Write a record in one step; the path of its file, or a ValueError if a value is not finite"
+    text = _to_json({**asdict(run), 'config_hash': run.config_hash}, indent=1)
+    path = Path(folder)/f'{run.file}.json'
+    write_atomic(path, f'{text}\n')
     return path
 
 # %% ../../nbs/tools/records/run.ipynb #ec88bfa2
@@ -168,37 +184,52 @@ def read_run(
     path:Path, # A file that `save_run` wrote
 ):
     "The record in a file; a ValueError names a file that holds none"
-    path, names = Path(path), [o.name for o in fields(Run)]
-    try:
-        vals = {'measures': {}, **json.loads(path.read_text(encoding='utf-8'))}
-        lacks = [o for o in [*names, 'config_hash'] if o not in vals]
-        if lacks: raise ValueError(f"it lacks {', '.join(lacks)}")
-        run = Run(**{k: vals[k] for k in names})
-        if run.config_hash != vals['config_hash']: raise ValueError('its config was changed')
-        return run
+    path = Path(path)
+    try: return _parse_run(path.read_text(encoding='utf-8'))
     except (ValueError, TypeError, KeyError, AttributeError) as e:
         raise ValueError(f"{path.name} can't be read as a run: {e}.") from None
 
+# %% ../../nbs/tools/records/run.ipynb #89b7f581
+def _parse_run(text):
+    "The record in a text of JSON"
+    names = [o.name for o in fields(Run)]
+    vals = {'measures': {}, **json.loads(text)}
+    if 'pictures' in vals: raise ValueError('it was kept by an earlier version, in another form')
+    lacks = [o for o in [*names, 'config_hash'] if o not in vals]
+    if lacks: raise ValueError(f"it lacks {', '.join(lacks)}")
+    run = Run(**{k: vals[k] for k in names})
+    if run.config_hash != vals['config_hash']: raise ValueError('its config was changed')
+    return run
+
 # %% ../../nbs/tools/records/run.ipynb #8f7e3541
-def my_runs_path(): "Folder of the learner's own records"; return get_settings().my_path/'runs'
+def my_runs_path():
+    "Folder of the learner's own records"
+    return get_settings().my_path/'runs'
 
 # %% ../../nbs/tools/records/run.ipynb #5b9e9bb8
 @lru_cache(maxsize=4096)
-def _read_once(path, changed): return read_run(path)
+def _read_once(path, changed):
+    "The record in a file that was last changed at this time; each is read only once"
+    return read_run(path)
 
-# %% ../../nbs/tools/records/run.ipynb #ed93cd02
-def load_runs(
-    folder:Path|None=None, # Folder of records; None: the reference
-    **match,               # Fields and their values: `arm='baseline'`; `pictures` by name
-):
-    "The records in a folder"
-    folder, runs, bad = Path(folder or get_settings().runs_path), [], []
+def _read_runs(folder):
+    "All records in a folder; of the learner's own, those that can be read"
+    runs, bad = [], []
     for path in folder.glob('*.json'):
         try: runs.append(_read_once(path, path.stat().st_mtime_ns))
         except ValueError:
             if folder.resolve() != my_runs_path().resolve(): raise
             bad.append(path.name)
     if bad: print(f"Left out of your runs: {len(bad)} that can't be read ({', '.join(bad)}).")
-    value = lambda o, k: o.pictures['name'] if k == 'pictures' else getattr(o, k)
-    runs = [o for o in runs if all(value(o, k) == v for k,v in match.items())]
+    return runs
+
+# %% ../../nbs/tools/records/run.ipynb #ed93cd02
+def load_runs(
+    folder:Path|None=None, # Folder of records; None: the reference
+    **match,               # Fields and their values: `arm='baseline'`; `images` by name
+):
+    "The records in a folder that match, sorted by arm and seed; a ValueError names a bad file"
+    def field_of(run, name): return run.images['name'] if name == 'images' else getattr(run, name)
+    runs = _read_runs(Path(folder or get_settings().runs_path))
+    runs = [o for o in runs if all(field_of(o, k) == v for k,v in match.items())]
     return sorted(runs, key=lambda o: (o.arm, o.profile, o.budget, o.seed))

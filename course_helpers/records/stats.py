@@ -14,95 +14,106 @@ from .run import Run, _Row, load_runs
 
 import numpy as np
 import pandas as pd
+from fastcore.basics import patch
 from scipy.stats import t as student_t, ttest_ind, ttest_rel
 
 # %% ../../nbs/tools/records/stats.ipynb #a6c4942d
 def spread(
     values:list, # Numbers, one for each run
-):
-    "Mean, standard deviation and count of `values`; one value has no deviation, so nan"
+)->tuple: # (mean, standard deviation, number of values)
+    "Describe `values`; the deviation of a single one is nan, and no values are a ValueError"
     x = np.asarray(values, dtype=float)
     if not len(x): raise ValueError('There are no values, so there is no spread.')
-    return float(x.mean()), float(x.std(ddof=1)) if len(x) > 1 else math.nan, len(x)
+    sd = float(x.std(ddof=1)) if len(x) > 1 else math.nan
+    return float(x.mean()), sd, len(x)
 
 # %% ../../nbs/tools/records/stats.ipynb #e162da52
 def interval(
     values:list,     # Numbers, one for each run
-    level:float=.95, # Share of such intervals that hold the true mean
-):
-    "Student's t interval of the mean; (nan, nan) for a single value"
+    level:float=.95, # Share of such intervals that hold the true mean, from 0 to 1
+)->tuple: # (lower end, upper end); both are nan for a single value
+    "Student's t confidence interval of the mean"
     mean, sd, n = spread(values)
-    half = float(student_t.ppf((1+level)/2, n-1))*sd/math.sqrt(n) if n > 1 else math.nan
+    if n == 1: return math.nan, math.nan
+    standard_error = sd/math.sqrt(n)
+    half = float(student_t.ppf((1+level)/2, n-1))*standard_error
     return mean-half, mean+half
 
 # %% ../../nbs/tools/records/stats.ipynb #1eb47ba2
 def _t_test(x, y, paired):
-    "Mean of `y` minus mean of `x`, both ends of its 95 % interval, and p"
+    "Mean of `y` minus mean of `x`, both ends of its 95 % interval, and the p-value"
     with warnings.catch_warnings(action='ignore'):
         res = ttest_rel(y, x) if paired else ttest_ind(y, x, equal_var=False)
-        diff, ci = float(np.mean(y)-np.mean(x)), res.confidence_interval(.95)
-    alike = paired and np.ptp(np.subtract(y, x)) < 1e-9  # then there is no luck to judge by
+        ci = res.confidence_interval(.95)
+    diff = float(np.mean(y)-np.mean(x))
+    alike = paired and np.ptp(np.subtract(y, x)) < 1e-9  # no spread to judge by
     if alike or np.isnan(res.pvalue): return diff, diff, diff, 1.
     return diff, float(ci.low), float(ci.high), float(res.pvalue)
 
 # %% ../../nbs/tools/records/stats.ipynb #713e598e
 @dataclass(frozen=True, repr=False)
 class Gain(_Row):
-    "What a technique brought, and how sure that is"
+    "What a technique gained, and how certain that is"
     a:str            # Arm without the technique
     b:str            # Arm with it
     score:str        # Name of the score
-    difference:float # Mean accuracy of `b` minus that of `a`, in points: hundredths
+    difference:float # Mean accuracy of `b` minus that of `a`, in percentage points
     low:float        # Lower end of the 95 % interval, in points
     high:float       # Upper end, in points
-    p:float          # How often chance alone would do as much
-    n:int            # Pairs; without pairs, runs of the smaller arm
-    paired:bool      # Whether runs were paired by seed
+    p:float          # p-value of the difference
+    n:int            # Number of pairs; without pairs, of runs in the smaller arm
+    paired:bool      # Were runs paired by seed?
     budget:str=''    # Budget of both arms
-    family:int=1     # Comparisons that `p` is corrected for
-    changes:dict=field(default_factory=dict) # Points by seed; empty where runs are not paired
+    family:int=1     # Number of comparisons that `p` is corrected for
+    changes:dict=field(default_factory=dict) # {seed: points}; empty where runs are not paired
 
-    @property
-    def verdict(self):
-        "`helps`, `not shown` or `hurts`"
-        return 'not shown' if not self.p < .05 else 'helps' if self.difference > 0 else 'hurts'
-    @property
-    def by_seed(self):
-        "Points by seed, as a pandas Series; a ValueError where runs are not paired"
-        return _changes(self)
     def _row(self): return _describe(self)
 
+# %% ../../nbs/tools/records/stats.ipynb #946b5488
+_LEVEL = .05 # A p-value below it is a verdict
+
+@patch(as_prop=True)
+def verdict(self:Gain):
+    "`helps`, `not shown` or `hurts`"
+    if not self.p < _LEVEL: return 'not shown'
+    return 'helps' if self.difference > 0 else 'hurts'
+
 # %% ../../nbs/tools/records/stats.ipynb #869ad5cd
-def _changes(gain):
-    "Points by seed"
-    if not gain.changes: raise ValueError(f'{gain.b!r} and {gain.a!r} are not paired by seed.')
-    return pd.Series(gain.changes)
+@patch(as_prop=True)
+def by_seed(self:Gain):
+    "Gain in points by seed, as a pandas Series; a ValueError where runs are not paired"
+    if not self.changes: raise ValueError(f'{self.b!r} and {self.a!r} are not paired by seed.')
+    return pd.Series(self.changes)
 
 def _describe(gain):
     "A gain as a dict of short texts"
     p = 'below 0.0001' if gain.p < .0001 else f'{gain.p:.2g}'
+    if gain.family > 1: p += f' (Holm, {gain.family} comparisons)'
     arm = gain.b if gain.a == gain.b else f'{gain.b} against {gain.a}'
-    return {'arm': arm, 'budget': gain.budget, 'score': gain.score,
-            'verdict': gain.verdict,
+    n = f"{gain.n} {'pairs' if gain.paired else 'runs, not paired'}"
+    return {'arm': arm, 'budget': gain.budget, 'score': gain.score, 'verdict': gain.verdict,
             'points': f'{gain.difference:+.2f}', '95 %': f'{gain.low:+.2f} to {gain.high:+.2f}',
-            'n': f"{gain.n} {'pairs' if gain.paired else 'runs, not paired'}",
-            'p': p + f' (Holm, {gain.family} comparisons)'*(gain.family > 1)}
+            'n': n, 'p': p}
 
 # %% ../../nbs/tools/records/stats.ipynb #6e533f36
 def find_differences(
     a:Run, # A run
     b:Run, # Another one
 ):
-    "What was not set alike for two runs: {name: (in a, in b)}"
-    x, y = ({**o.config, 'profile': o.profile, 'budget': o.budget, 'pictures':
-             f"{o.pictures['name']} {o.pictures['fingerprint']}"} for o in (a,b))
+    "The settings in which two runs differ, as {name: (value in a, value in b)}"
+    x, y = _all_settings(a), _all_settings(b)
     return {k: (x.get(k), y.get(k)) for k in {**x, **y} if x.get(k) != y.get(k)}
+
+def _all_settings(run):
+    "Everything that was set for a run, as one dict"
+    images = f"{run.images['name']} {run.images['fingerprint']}"
+    return {**run.config, 'profile': run.profile, 'budget': run.budget, 'images': images}
 
 # %% ../../nbs/tools/records/stats.ipynb #95dcd5f8
 def _get_arm(arm, folder, **match):
-    "The runs of an arm by seed, if they belong together"
-    runs = load_runs(folder, arm=arm, **match) if isinstance(arm, str) else arm
-    name = repr(arm if isinstance(arm, str) else runs[0].arm if runs else '')
+    "The runs of an arm by seed; a ValueError if they don't belong together or are fewer than two"
+    if isinstance(arm, str): runs, name = load_runs(folder, arm=arm, **match), repr(arm)
+    else: runs, name = arm, repr(arm[0].arm if arm else '')
     for o in runs: _check_alike(runs[0], o, ())
     res = {o.seed: o for o in runs}
     if len(res) < len(runs): raise ValueError(f'Arm {name} has a seed twice.')
@@ -112,42 +123,55 @@ def _get_arm(arm, folder, **match):
 # %% ../../nbs/tools/records/stats.ipynb #96180474
 def _check_alike(a, b, technique):
     "Refuse runs that differ in more than the technique, and sketches"
-    names = (technique,) if isinstance(technique, str) else technique
+    allowed = (technique,) if isinstance(technique, str) else technique
     for k,(u,v) in find_differences(a, b).items():
-        if k not in names: raise ValueError(f"{a.arm!r} and {b.arm!r} may differ in "
-            f"{', '.join(names) or 'nothing'} only, but {k} is {u} in one and {v} in the other.")
-    if a.pictures['name'].startswith('sketches'):
+        if k not in allowed: raise ValueError(
+            f"{a.arm!r} and {b.arm!r} may differ in {', '.join(allowed) or 'nothing'} only, "
+            f'but {k} is {u} in one and {v} in the other.')
+    if a.images['name'].startswith('sketches'):
         raise ValueError('No verdict is drawn from sketches.')
 
 # %% ../../nbs/tools/records/stats.ipynb #e8b52a19
 def compare(
     a:str|list,                    # Arm without the technique: its name, or its runs
     b:str|list,                    # Arm with it
-    technique:str|tuple|None=None, # Keys of `config` that may differ; None: the name of arm `b`
+    technique:str|tuple|None=None, # Keys of `config` that may differ; None: name of arm `b`
     score:str|tuple='val',         # Score to compare, or one for each arm
     profile:str='cpu',             # Profile, where arms are names
     budget:str='all',              # Budget, where arms are names
     folder:Path|None=None,         # Folder, where arms are names; None: the reference
 ):
-    "What a technique brought, over several seeds"
-    a, b = (_get_arm(o, folder, profile=profile, budget=budget) for o in (a,b))
-    x, y = next(iter(a.values())), next(iter(b.values()))
-    _check_alike(x, y, y.arm if technique is None else technique)
-    both = [k for k in a if k in b]
-    paired = len(both) > 1 and all(a[k].start and a[k].start == b[k].start for k in both)
-    if paired: a, b = ({k: o[k] for k in both} for o in (a,b))
-    s, t = (score, score) if isinstance(score, str) else score
-    u, v = get_points(a.values(), s), get_points(b.values(), t)
-    name, n = s if s == t else f'{t} against {s}', min(len(u), len(v))
-    changes = {k: q-p for k,p,q in zip(a, u, v)} if paired else {}
-    return Gain(x.arm, y.arm, name, *_t_test(u, v, paired), n, paired, x.budget, changes=changes)
+    "The `Gain` of arm `b` over arm `a`; a ValueError for arms that may not be compared"
+    runs_a = _get_arm(a, folder, profile=profile, budget=budget)
+    runs_b = _get_arm(b, folder, profile=profile, budget=budget)
+    first_a, first_b = next(iter(runs_a.values())), next(iter(runs_b.values()))
+    _check_alike(first_a, first_b, first_b.arm if technique is None else technique)
+    return _get_gain(runs_a, runs_b, (score, score) if isinstance(score, str) else score)
+
+# %% ../../nbs/tools/records/stats.ipynb #c0686f2e
+def _get_pairs(runs_a, runs_b):
+    "Seeds that both arms have, if the runs of each began alike; otherwise none"
+    both = [k for k in runs_a if k in runs_b]
+    alike = [runs_a[k].start and runs_a[k].start == runs_b[k].start for k in both]
+    return both if len(both) > 1 and all(alike) else []
+
+def _get_gain(runs_a, runs_b, score):
+    "The `Gain` of one arm over another, from their runs by seed"
+    paired = _get_pairs(runs_a, runs_b)
+    list_a = [runs_a[k] for k in paired or runs_a]
+    list_b = [runs_b[k] for k in paired or runs_b]
+    x, y = get_points(list_a, score[0]), get_points(list_b, score[1])
+    name = score[0] if score[0] == score[1] else f'{score[1]} against {score[0]}'
+    changes = {k: v-u for k,u,v in zip(paired, x, y)}
+    return Gain(list_a[0].arm, list_b[0].arm, name, *_t_test(x, y, bool(paired)),
+                min(len(x), len(y)), bool(paired), list_a[0].budget, changes=changes)
 
 # %% ../../nbs/tools/records/stats.ipynb #7af2fb11
 def get_points(
-    runs:list, # Records
+    runs:list, # `Run`s
     score:str, # Name of the score
 ):
-    "Accuracies of runs in points; a ValueError names a run without the score"
+    "Accuracies of runs in %, as a list; a ValueError names a run without the score"
     for o in runs:
         if score not in o.scores:
             raise ValueError(f"{o.arm!r} has no score {score!r}, only {', '.join(o.scores)}.")
@@ -161,28 +185,30 @@ def by_seed(
     budget:str='all',      # Budget, where the arm is a name
     folder:Path|None=None, # Folder, where the arm is a name; None: the reference
 ):
-    "Accuracy of an arm in %, as a pandas Series by seed"
+    "Accuracy of an arm in %, as a pandas Series by seed; a ValueError as by `compare`"
     runs = _get_arm(arm, folder, profile=profile, budget=budget)
     return pd.Series(get_points(runs.values(), score), index=[*runs])
 
 # %% ../../nbs/tools/records/stats.ipynb #f0f6d74d
 def spread_table(
-    rows:dict,       # Points by seed, by name of the row
-    level:float=.95, # Level of the intervals; more than .95 where there are many rows
+    rows:dict,       # {name of a row: points by seed}
+    level:float=.95, # Level of the intervals; higher than 0.95 where there are many rows
 ):
-    "Mean, standard deviation, n and interval of each row, as a table"
-    names = 'points', '± sd', 'n', f'{100*level:.4g} % from', 'to'
-    return pd.DataFrame({k: (*spread(v), *interval(v, level)) for k,v in rows.items()},
-                        index=names).T.astype({'n': int}).round(1)
+    "Mean, standard deviation, n and interval of each row, as a pandas DataFrame"
+    columns = 'points', '± sd', 'n', f'{100*level:.4g} % from', 'to'
+    values = {k: (*spread(v), *interval(v, level)) for k,v in rows.items()}
+    return pd.DataFrame(values, index=columns).T.astype({'n': int}).round(1)
 
 # %% ../../nbs/tools/records/stats.ipynb #dc8d1e4f
 def correct_holm(
-    gains:list, # What `compare` returned, for all answers to one question
+    gains:list, # `Gain`s from `compare`, all that answer one question
 ):
-    "The same gains, with p (and so the verdict) corrected for their number"
+    "The same gains, p corrected for their number (Holm); a ValueError if that was done before"
     if any(o.family > 1 for o in gains): raise ValueError('These gains are corrected already.')
-    res, least = list(gains), 0.
-    for i,k in enumerate(sorted(range(len(res)), key=lambda k: res[k].p)):
-        least = max(least, min(1., (len(res)-i)*res[k].p))
-        res[k] = replace(res[k], p=least, family=len(res))
+    res, n, least = list(gains), len(gains), 0.
+    by_p = sorted(range(n), key=lambda i: gains[i].p)
+    for rank,i in enumerate(by_p):
+        raised = min(1., (n-rank)*gains[i].p)
+        least = max(least, raised)
+        res[i] = replace(gains[i], p=least, family=n)
     return res
