@@ -1,6 +1,7 @@
 """Chromium opens JupyterLab as `make lab` serves it, and works through the lessons, two at a time."""
 import ast, json, os, re, subprocess, sys, threading, time
 from pathlib import Path
+from textwrap import dedent
 from urllib.request import Request, urlopen
 
 import pytest
@@ -148,30 +149,28 @@ def answer(page, old, new):
     result.wait_for()
     return result.inner_text()
 
-def literal(node):
-    "The value of a literal; of `dict(a=...)` too"
-    if isinstance(node, ast.Call): return {k.arg: literal(k.value) for k in node.keywords}
-    return ast.literal_eval(node)
+def plain(node, env):
+    "The value of an expression that needs no more than names in `env`; None for others"
+    try: return eval(compile(ast.Expression(node), 'spec', 'eval'), env)
+    except Exception: return None
 
 def answers(path):
     "From the specs of a lesson, its first exercise and its first question: cell, wrong answer, what is said to it, right one"
-    found = {}
-    for c in json.loads(path.read_text(encoding='utf-8'))['cells']:
-        if c['cell_type'] != 'code' or not re.search(r'= (Exercise|Choice)\(', ''.join(c['source'])): continue
-        for o in ast.parse(''.join(c['source'])).body:
-            if getattr(getattr(getattr(o, 'value', None), 'func', None), 'id', '') not in ('Exercise', 'Choice'): continue
-            kind, var, args = o.value.func.id, o.targets[0].id, o.value.args
-            if kind == 'Exercise':
-                more = {k.arg: k.value for k in o.value.keywords}
-                pairs = [o.elts for o in more['wrong'].elts if all(isinstance(e, ast.Constant) for e in o.elts)]
-                if not pairs or not isinstance(more['solution'], ast.Constant): continue  # made by code: the next exercise will do
-                wrong, why = map(literal, pairs[0])
-                found.setdefault(kind, (f'{var}.check({literal(args[1])})', wrong, why, literal(more['solution'])))
-            else:
-                right, why = literal(args[3]), literal(args[4])
-                letter = next(k for k in why if k != right)
-                said = re.split(r'[`*$]', why[letter])[0]  # up to what Markdown would change
-                found.setdefault(kind, (f'{var}.check(', f"{var}.check('{letter}')", said, f"{var}.check('{right}')"))
+    env, found = {'__builtins__': {}, 'dict': dict}, {}
+    cells = [''.join(c['source']) for c in json.loads(path.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
+    for o in [o for c in cells if not re.search(r'^\s*[%!]', c, re.M) for o in ast.parse(c).body if isinstance(o, ast.Assign)]:
+        kind, var = getattr(getattr(o.value, 'func', None), 'id', ''), getattr(o.targets[0], 'id', '')
+        if kind == 'Exercise':
+            func, more = plain(o.value.args[1], env), {k.arg: plain(k.value, env) for k in o.value.keywords}
+            wrong, why = (more['wrong'] or [(None, None)])[0]
+            if wrong and more['solution']:
+                found.setdefault(kind, (f'{var}.check({func})', dedent(wrong).strip(), why, dedent(more['solution']).strip()))
+        elif kind == 'Choice':
+            right, why = (plain(a, env) for a in o.value.args[3:5])
+            letter = next(k for k in why if k != right)
+            said = re.split(r'[`*$]', why[letter])[0]  # up to what Markdown would change
+            found.setdefault(kind, (f'{var}.check(', f"{var}.check('{letter}')", said, f"{var}.check('{right}')"))
+        elif var: env[var] = plain(o.value, env)
     return [*found.values()]
 
 @pytest.mark.parametrize('name', [o.name for o in WIDGETS])
