@@ -108,24 +108,18 @@ def _check_counts(name, files, source):
 # %% ../../nbs/tools/data/archive.ipynb #f84dac3a
 def check_member(
     member:tarfile.TarInfo, # One entry of an archive
-    folder:Path,            # Folder that it would be unpacked into
 ):
-    "Refuse an entry that is not a plain file or folder inside `folder`: an ImageSetError"
-    fault = _fault(member, folder)
+    "Refuse an entry that is not a plain file or folder inside the archive's own: an ImageSetError"
+    fault = _fault(member)
     if fault: raise ImageSetError(f'The archive holds {member.name!r}, which {fault}. '
                                   'It is not an image set; nothing was unpacked.')
 
 # %% ../../nbs/tools/data/archive.ipynb #610ba3f8
-def _fault(member, folder):
+def _fault(member):
     "What is wrong with an entry, in a few words; empty if nothing is"
-    outside, special = 'leads out of its folder', 'is a link or a device'
-    name = member.name.replace('\\', '/')
-    if ':' in name.split('/')[0]: return outside
-    try: kept = tarfile.data_filter(member.replace(name=name, deep=False), folder)
-    except (tarfile.OutsideDestinationError, tarfile.AbsolutePathError): return outside
-    except tarfile.FilterError: return special
-    if kept.name != name: return outside
-    return '' if member.isfile() or member.isdir() else special
+    parts = member.name.replace('\\', '/').split('/')
+    if not parts[0] or ':' in parts[0] or '..' in parts: return 'leads out of its folder'
+    return '' if member.isfile() or member.isdir() else 'is a link or a device'
 
 # %% ../../nbs/tools/data/archive.ipynb #9db80c22
 def unpack(
@@ -133,13 +127,11 @@ def unpack(
     folder:Path,  # An empty folder to unpack into
 ):
     "Unpack an image set; an ImageSetError for what does not belong in one, or for half an archive"
-    if not hasattr(tarfile, 'data_filter'):
-        raise ImageSetError("Python before 3.11.4 can't unpack safely. Install a newer one.")
     size = Path(archive).stat().st_size
     try:
         with tarfile.open(archive) as tar, progress(size, 'Unpacking') as bar:
             for member in tar:
-                check_member(member, folder)
+                check_member(member)
                 _unpack_member(tar, member, Path(folder)/member.name)
                 bar.update(member.size)
     except (tarfile.TarError, EOFError, zlib.error, OSError) as e:
