@@ -127,3 +127,15 @@ def test_changed_settings_are_another_run(tmp_path):
     plans = [Planned('baseline', 0, s), Planned('baseline', 1, s), Planned('baseline', 0, replace(s, lr=.1)), Planned('mixup', 0, s)]
     assert to_do(plans, {s.images: images}, [run]) == plans[1:]
     assert set(run.scores) == {'val', 'val_flip', 'val_tta'} and run.module == 'recipe'
+
+def test_classes_of_plain_lists_are_counted():
+    import torch
+    from fastai.data.core import DataLoader, DataLoaders
+    from course_helpers.overfitting import check_classes
+    def loaders(labels, vocab):
+        rows = [(torch.zeros(2), torch.zeros(2), torch.tensor(o)) for o in labels]
+        valid = DataLoader(rows, bs=2)
+        valid.vocab = vocab
+        return DataLoaders(valid, valid)
+    assert check_classes(loaders([0, 1, 1], ['fig', 'pear'])) == {'fig': 1, 'pear': 2}
+    with pytest.raises(ValueError, match='none of: plum'): check_classes(loaders([0, 1, 1], ['fig', 'pear', 'plum']))
