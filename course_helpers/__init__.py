@@ -3,5 +3,7 @@ __version__ = "0.1.0"
 
 import os, warnings
 
-os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # before torch: its threads sleep while they wait
-warnings.filterwarnings('ignore', '.*torch.jit.script.* is deprecated', FutureWarning)  # fastai's, when it is loaded
+# Set before torch is loaded: its threads sleep while they wait
+os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+# What fastai says when it is loaded
+warnings.filterwarnings('ignore', '.*torch.jit.script.* is deprecated', FutureWarning)

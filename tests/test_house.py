@@ -258,3 +258,14 @@ def test_the_wheel_holds_every_module(tmp_path):
     code = f"import sys; sys.path.insert(0, {str(place)!r})\nimport importlib\nfor o in {names}: print(importlib.import_module(o).__file__)"
     res = run_python(code, cwd=tmp_path)
     assert res.stdout.count(str(place)) == len(names), res.stderr
+
+def test_no_cell_stands_twice_and_no_line_of_the_package_is_long():
+    for path in sorted((ROOT/'nbs').rglob('*.ipynb')):
+        if '.ipynb_checkpoints' in path.parts: continue
+        found = [o for o in (''.join(c['source']) for c in json.loads(path.read_text(encoding='utf-8'))['cells']) if len(o) > 80]
+        assert len(found) == len(set(found)), f'{path.name} has a cell twice'
+    for path in (ROOT/'course_helpers').rglob('*.py'):
+        if path.name == '_modidx.py': continue
+        lines = path.read_text(encoding='utf-8').splitlines()
+        own = [o for i,o in enumerate(lines) if not o.startswith('__all__') and not (i and lines[i-1].startswith('__all__'))]
+        assert not [o for o in own if len(o) > 100], path.name

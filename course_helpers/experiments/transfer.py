@@ -139,14 +139,6 @@ def _sched(t, s):
     if len(stages) == 1: return sched
     return {k: chain(stages, [f]*2) for k,f in sched.items()}
 
-# %% ../../nbs/tools/experiments/transfer.ipynb #374683c9
-def _sched(t, s):
-    "Schedule of each group's rate, started anew in each stage"
-    sched = group_sched(t.way, t.lr)
-    stages = [Stage(*o) for o in t.stages(s)]
-    if len(stages) == 1: return sched
-    return {k: chain(stages, [f]*2) for k,f in sched.items()}
-
 # %% ../../nbs/tools/experiments/transfer.ipynb #75e5dddb
 @patch
 def build(self:Transfer, s, images, seed, dev=False):
@@ -163,22 +155,6 @@ def build(self:Transfer, s, images, seed, dev=False):
     return Trial(learn, _sched(self, s), scorers, dict(confusion=confusion))
 
 # %% ../../nbs/tools/experiments/transfer.ipynb #2a6ef6d5
-@patch
-def _set_up(self:Transfer, learn):
-    "Groups, optimizer, and what the record says of them"
-    learn.splitter, learn.train_bn = split_blocks, False
-    if 'sgd' in self.words: learn.opt_func = sgd
-    learn.made_with |= dict(opt='SGD' if 'sgd' in self.words else 'AdamW', per_class=self.per_class)
-    return learn
-
-def score_unseen(
-    learn, # A learner
-)->tuple: # Probabilities, images × classes, and targets
-    "Probabilities and targets of the images that no net trained on ImageNet has seen"
-    items = [learn.dls.images.folder/o for o in learn.dls.images.files if is_unseen(o)]
-    return learn.get_preds(dl=learn.dls.test_dl(items, with_labels=True))
-
-# %% ../../nbs/tools/experiments/transfer.ipynb #6e2fb2aa
 @patch
 def _set_up(self:Transfer, learn):
     "Groups, optimizer, and what the record says of them"
