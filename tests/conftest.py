@@ -3,8 +3,8 @@ import os, shutil, sys, tempfile
 from pathlib import Path
 
 import pytest
+from processes import ROOT, processes
 
-ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT/'authors'))  # what make and CI use is tested too
 HOME = Path(tempfile.mkdtemp(prefix='course-test-'))
 ARCHIVE = os.environ.get('COURSE_ARCHIVE', '')
@@ -40,8 +40,7 @@ def photos(archive):
     get_images(s)
     return s
 
-def run_python(code, timeout=300, cwd=ROOT, **env):
-    "Run `code` in a process of its own"
-    import subprocess
-    return subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True,
-                          timeout=timeout, env={**os.environ, **env}, cwd=cwd)
+@pytest.fixture
+def start():
+    "Starts processes in the background; they end with the test"
+    with processes() as start: yield start

@@ -1,12 +1,12 @@
 """Chromium opens JupyterLab as `make lab` serves it, and works through the lessons, two at a time."""
-import ast, json, os, re, subprocess, sys, threading, time
-from pathlib import Path
+import ast, json, os, re, time
 from textwrap import dedent
 from urllib.request import Request, urlopen
 
 import pytest
 from playwright.sync_api import TimeoutError
 from conftest import CHROME, LESSONS, ROOT, WIDGETS, nb_id
+from processes import course, processes, wait_for
 
 SHOTS = os.environ.get('COURSE_SHOTS', '')  # a folder to keep screenshots in
 pytestmark = pytest.mark.skipif(not CHROME, reason='needs Chromium')
@@ -15,22 +15,18 @@ pytestmark = pytest.mark.skipif(not CHROME, reason='needs Chromium')
 def lab(tmp_path_factory):
     "JupyterLab, started by the command of `make lab`; the address of its start page"
     home = tmp_path_factory.mktemp('lab')
-    env = dict(os.environ, COURSE_MY=str(home/'my'), JUPYTER_CONFIG_DIR=str(home/'config'), JUPYTER_DATA_DIR=str(home/'data'),
-               JUPYTER_RUNTIME_DIR=str(home/'run'), IPYTHONDIR=str(home/'ipython'),
-               OMP_NUM_THREADS='1')  # two lessons run at a time
     args = ['--no-browser', '--port=0', '--LabApp.expose_app_in_browser=True', '--IdentityProvider.token=test']
     if hasattr(os, 'geteuid') and os.geteuid() == 0: args.append('--allow-root')
-    proc = subprocess.Popen([Path(sys.executable).parent/'course-lab', *args], cwd=home, env=env, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, text=True)
-    for line in proc.stdout:
-        found = re.search(r'(http://(?:127\.0\.0\.1|localhost):\d+/\S*)\?token=', line)
-        if found: break
-    else: pytest.fail('JupyterLab did not start')
-    threading.Thread(target=proc.stdout.read, daemon=True).start()
-    yield f'{found[1]}?token=test', home/'my'
-    stop = Request(found[1].split('/lab')[0]+'/api/shutdown', method='POST', headers={'Authorization': 'token test'})
-    urlopen(stop, timeout=20).close()  # the server ends its kernels, then itself, and the command ends with it
-    assert proc.wait(30) == 0
+    log = home/'log.txt'
+    with processes() as start, open(log, 'w') as f:
+        proc = start(course('course-lab', *args), cwd=home, pipes=dict(stdout=f, stderr=f), COURSE_MY=home/'my', IPYTHONDIR=home/'ipython',
+                     JUPYTER_CONFIG_DIR=home/'config', JUPYTER_DATA_DIR=home/'data', JUPYTER_RUNTIME_DIR=home/'run',
+                     OMP_NUM_THREADS=1)  # two lessons run at a time
+        url = wait_for(lambda: re.search(r'(http://(?:127\.0\.0\.1|localhost):\d+/\S*)\?token=', log.read_text()), 'JupyterLab', proc)[1]
+        yield f'{url}?token=test', home/'my'
+        stop = Request(url.split('/lab')[0]+'/api/shutdown', method='POST', headers={'Authorization': 'token test'})
+        urlopen(stop, timeout=20).close()  # the server ends its kernels, then itself, and the command ends with it
+        assert proc.wait(30) == 0
 
 @pytest.fixture(scope='module')
 def new_page(lab):

@@ -1,9 +1,10 @@
 """The exercise kit where no cell can look: a kernel, plain Python, the command, Stop"""
-import json, os, signal, subprocess, sys, threading, time
+import json, os, signal, sys, threading, time
 from pathlib import Path
 
 import pytest
 from conftest import NBS, nb_id
+from processes import python, run
 
 from course_helpers import cli
 from course_helpers.exercises import kit, lab
@@ -11,11 +12,6 @@ from course_helpers.exercises.lab import copy_lessons
 from course_helpers.cli import course_lab
 from course_helpers.core.config import Settings
 from course_helpers.exercises.kit import *
-
-def run_python(code, my, **kw):
-    env = {**os.environ, 'COURSE_MY': str(my), **kw}
-    return subprocess.run([sys.executable, '-c', code], env=env, capture_output=True,
-                          encoding='utf-8', timeout=60)
 
 @pytest.fixture
 def my(tmp_path, monkeypatch):
@@ -131,7 +127,7 @@ def test_plain_python_prints_once_on_any_terminal(tmp_path):
     code = ("from course_helpers.exercises.kit import *\nimport sys\n"
             "r = Exercise('00_x', 'x', lambda x: 'No.', '', '', [], ['h']).check(1)\n"
             "assert 'IPython' not in sys.modules and 'torch' not in sys.modules")
-    got = run_python(code, tmp_path, PYTHONIOENCODING='ascii')
+    got = run(python(code), COURSE_MY=tmp_path, PYTHONIOENCODING='ascii')
     assert got.stdout.split() == ['?', 'Incorrect.', 'No.'] and not got.stderr
 
 CELLS = dict(
@@ -161,13 +157,13 @@ def test_shown_once_in_a_kernel(my):
 def test_shown_once_in_nbdevs_shell(tmp_path):
     code = (f"import json\nfrom execnb.shell import CaptureShell\ns = CaptureShell(mpl_format=None)\n"
             f"print(json.dumps({{k: s.run(v) for k,v in {CELLS!r}.items()}}))")
-    outs = json.loads(run_python(code, tmp_path).stdout.splitlines()[-1])
+    outs = json.loads(run(python(code), COURSE_MY=tmp_path).stdout.splitlines()[-1])
     assert {k: rich(v) for k,v in outs.items()} == SHOWN
 
 def test_command_helps_without_torch(tmp_path):
     code = ("import sys\nfrom course_helpers.cli import course_lab\n"
             "try: course_lab(['--help'])\nfinally: print({'torch', 'fastai', 'IPython'} & {*sys.modules})")
-    got = run_python(code, tmp_path)
+    got = run(python(code), COURSE_MY=tmp_path)
     assert 'JupyterLab' in got.stdout and got.stdout.splitlines()[-1] == 'set()'
     assert not list(tmp_path.iterdir())
 

@@ -1,8 +1,9 @@
 """The layout of the project, the arrows between modules, and what may stand in a committed file."""
-import ast, json, re, subprocess, sys, tomllib
+import ast, json, re, sys, tomllib
 
 import pytest
-from conftest import NBS, ROOT, nb_id, run_python
+from conftest import NBS, ROOT, nb_id
+from processes import python, run
 from strip_outputs import keep, strip
 
 LESSONS = [o for o in NBS if o.stem != 'index']
@@ -48,8 +49,7 @@ def cells(path): return json.loads(path.read_text(encoding='utf-8'))['cells']
 def source(cell): return ''.join(cell['source'])
 def tracked():
     "Files that git knows, or all where there is no git"
-    res = subprocess.run(['git', 'ls-files', '-z'], cwd=ROOT, capture_output=True, text=True)
-    return [ROOT/o for o in res.stdout.split('\0') if o and (ROOT/o).is_file()]
+    return [ROOT/o for o in run(['git', 'ls-files', '-z']).stdout.split('\0') if o and (ROOT/o).is_file()]
 
 def test_top_level():
     for o in ('settings.ini', 'pyproject.toml', 'setup.py', 'requirements.lock', 'Makefile', 'README.md', 'LICENSE',
@@ -123,7 +123,7 @@ def test_modules_stay_small():
 
 def test_light_modules_load_no_torch():
     code = f"import sys, {', '.join(f'course_helpers.{o}' for o in NO_TORCH)}; print('torch' in sys.modules)"
-    assert run_python(code).stdout.strip() == 'False'
+    assert run(python(code)).stdout.strip() == 'False'
 
 @pytest.mark.parametrize('path', NBS, ids=nb_id)
 def test_saved_outputs_are_clean(path):
@@ -162,7 +162,7 @@ def test_no_index_address_and_no_photograph_is_committed():
         assert not re.search(r'pypi' r'\.org|pythonhosted' r'|npmjs', o.read_text(encoding='utf-8')), f'{o.name} names a package index'
 
 def test_settings_file_says_what_the_package_says():
-    if subprocess.run(['git', 'diff', '--quiet', 'HEAD', '--', 'settings.ini'], cwd=ROOT).returncode:
+    if run(['git', 'diff', '--quiet', 'HEAD', '--', 'settings.ini']).returncode:
         pytest.skip('settings.ini was changed: it is yours')
     from course_helpers.core.config import PROFILES, Settings, read_ini
     for profile, values in PROFILES.items():
@@ -173,8 +173,7 @@ def test_settings_file_says_what_the_package_says():
 
 def test_a_foreign_settings_file_is_not_read(tmp_path):
     (tmp_path/'settings.ini').write_text('[DEFAULT]\nlib_name = other\n')
-    res = subprocess.run([sys.executable, '-c', 'from course_helpers.core.config import *; print(get_settings().profile)'],
-                         cwd=tmp_path, capture_output=True, text=True)
+    res = run(python('from course_helpers.core.config import *; print(get_settings().profile)'), cwd=tmp_path)
     assert res.stdout.strip() == 'quick', res.stderr
 
 COMMANDS = list(tomllib.loads((ROOT/'pyproject.toml').read_text())['project']['scripts'])
@@ -184,7 +183,7 @@ def test_help_loads_neither_torch_nor_fastai(name):
     module, func = tomllib.loads((ROOT/'pyproject.toml').read_text())['project']['scripts'][name].split(':')
     code = (f"import sys; sys.argv = [{name!r}, '--help']\nfrom {module} import {func}\n"
             f"try: {func}()\nexcept SystemExit as e: print(e.code, [o for o in ('torch', 'fastai', 'pandas', 'matplotlib') if o in sys.modules])")
-    res = run_python(code)
+    res = run(python(code))
     assert res.stdout.splitlines()[-1] == '0 []' and 'usage' in res.stdout, res.stdout + res.stderr
 
 def test_the_start_page_lists_every_lesson_and_exercise():
@@ -250,13 +249,14 @@ def test_figure_finder():
 def test_the_wheel_holds_every_module(tmp_path):
     "Built, installed elsewhere without dependencies, and every module imported from there"
     wheels, place = tmp_path/'wheels', tmp_path/'place'
-    pip = [sys.executable, '-m', 'uv']
-    subprocess.run([*pip, 'build', '--wheel', '--no-build-isolation', '-q', '--out-dir', wheels, ROOT], check=True, capture_output=True)
-    wheel, = wheels.glob('*.whl')
-    subprocess.run([*pip, 'pip', 'install', '-q', '--no-deps', '--target', place, wheel], check=True, capture_output=True)
+    uv = [sys.executable, '-m', 'uv']
+    res = run([*uv, 'build', '--wheel', '--no-build-isolation', '-q', '--out-dir', wheels, ROOT])
+    assert res.returncode == 0, res.stderr
+    res = run([*uv, 'pip', 'install', '-q', '--no-deps', '--target', place, *wheels.glob('*.whl')])
+    assert res.returncode == 0, res.stderr
     names = [f'course_helpers.{o}' for o in MODULES]
     code = f"import sys; sys.path.insert(0, {str(place)!r})\nimport importlib\nfor o in {names}: print(importlib.import_module(o).__file__)"
-    res = run_python(code, cwd=tmp_path)
+    res = run(python(code), cwd=tmp_path)
     assert res.stdout.count(str(place)) == len(names), res.stderr
 
 def test_no_cell_stands_twice_and_no_line_of_the_package_is_long():

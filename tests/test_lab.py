@@ -1,42 +1,25 @@
 """JupyterLab as `course-lab` starts it: what its kernels and terminals find, and how it ends."""
-import json, os, re, select, signal, subprocess, sys, threading, time
+import json, os, re, select, signal, sys, threading
 from pathlib import Path
 from urllib.request import Request, urlopen
 
-import psutil, pytest
-from conftest import ROOT
+import pytest
+from processes import course, marked, wait_for
 
 pytestmark = pytest.mark.skipif(os.name == 'nt', reason='needs signals and terminals as Unix has them')
 NEWS = '@jupyterlab/apputils-extension:announcements'
-START = [sys.executable, '-c', 'import sys; from course_helpers.cli import course_lab; sys.exit(course_lab())',
-         '--no-browser', '--port=0', '--IdentityProvider.token=test', '--allow-root']
-
-def wait_for(f, what, seconds=90):
-    "The first true value of `f()`"
-    end = time.monotonic()+seconds
-    while time.monotonic() < end:
-        if res := f(): return res
-        time.sleep(.05)
-    pytest.fail(f'{what}: not within {seconds} s')
-
-def running(pid):
-    "Whether a process is there, and not only as an entry that nobody has read"
-    try: return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess: return False
+START = course('course-lab', '--no-browser', '--port=0', '--IdentityProvider.token=test', '--allow-root')
 
 class Lab:
     "JupyterLab on a temporary folder, without the course's commands on PATH"
-    def __init__(self, home, before=(), **kw):
+    def __init__(self, start, home, before=(), **pipes):
         self.run = home/'run'
-        env = dict(os.environ, COURSE_MY=str(home/'my'), JUPYTER_CONFIG_DIR=str(home/'config'), JUPYTER_CONFIG_PATH=str(home/'more'),
-                   JUPYTER_DATA_DIR=str(home/'data'), JUPYTER_RUNTIME_DIR=str(self.run), IPYTHONDIR=str(home/'ipython'),
-                   HOME=str(home), SHELL='/bin/sh', PYTHONPATH=str(ROOT), PATH='/usr/bin:/bin')
-        self.proc = subprocess.Popen([*before, *START], cwd=home, env=env, start_new_session=True, **kw)
-        wait_for(self.find, 'JupyterLab')
-        self.pids = [self.proc.pid, self.info['pid']]
+        self.proc = start([*before, *START], cwd=home, pipes=dict(pipes, start_new_session=True), HOME=home, SHELL='/bin/sh', PATH='/usr/bin:/bin',
+                          COURSE_MY=home/'my', JUPYTER_CONFIG_DIR=home/'config', JUPYTER_CONFIG_PATH=home/'more', JUPYTER_DATA_DIR=home/'data',
+                          JUPYTER_RUNTIME_DIR=self.run, IPYTHONDIR=home/'ipython')
+        wait_for(self.find, 'JupyterLab', self.proc)
     def find(self):
         "The server's version, as soon as it answers"
-        assert self.proc.poll() is None, 'it ended at once'
         for o in self.run.glob('jpserver-*.json'):
             try:
                 self.info = json.loads(o.read_text(encoding='utf-8'))
@@ -57,7 +40,6 @@ class Lab:
             out = []
             client.execute_interactive(code, timeout=90, output_hook=lambda m: out.append(m['content'].get('text', '')))
             return ''.join(out)
-        self.pids.append(int(run('import os; print(os.getpid())')))
         return client, run
     def in_terminal(self, command, until):
         "What a terminal shows after a command, up to the pattern `until`"
@@ -73,24 +55,12 @@ class Lab:
             ws.close()
             return found
         return IOLoop(make_current=False).run_sync(talk, timeout=90)
-    def all_gone(self): return not any(map(running, self.pids))
-
-@pytest.fixture
-def start(tmp_path):
-    labs = []
-    def start(*args, **kw):
-        labs.append(lab := Lab(tmp_path, *args, **kw))
-        return lab
-    yield start
-    for lab in labs:
-        for o in lab.pids:
-            if running(o): os.kill(o, signal.SIGKILL)
-        lab.proc.wait(60)
+    def all_gone(self): return not [*marked(self.proc.mark)]
 
 def test_commands_are_found_news_are_off_and_sigterm_ends_all(start, tmp_path):
     (tmp_path/'more'/'labconfig').mkdir(parents=True)
     (tmp_path/'more'/'labconfig'/'page_config.json').write_text('{"disabledExtensions": {"theirs": true}}')
-    with open(tmp_path/'log.txt', 'w') as f: lab = start(stdout=f, stderr=f)
+    with open(tmp_path/'log.txt', 'w') as f: lab = Lab(start, tmp_path, stdout=f, stderr=f)
     client, run = lab.kernel()
     folder = str(Path(sys.executable).parent)
     assert run('!command -v course-run').strip() == f'{folder}/course-run'
@@ -100,7 +70,7 @@ def test_commands_are_found_news_are_off_and_sigterm_ends_all(start, tmp_path):
     client.stop_channels()
     lab.proc.send_signal(signal.SIGTERM)
     assert lab.proc.wait(60) == 0
-    wait_for(lab.all_gone, 'end of the server and its kernel', 60)
+    wait_for(lab.all_gone, 'end of the server, its kernel and its terminal')
 
 class Terminal:
     "A terminal, with somebody before it who can close it"
@@ -120,10 +90,10 @@ class Terminal:
         self.reader.join()
         os.close(self.ours)
 
-def test_ctrl_c_asks_and_a_closed_terminal_ends_all(start):
+def test_ctrl_c_asks_and_a_closed_terminal_ends_all(start, tmp_path):
     term = Terminal()
     try:
-        lab = start(before=term.own, **dict.fromkeys(['stdin', 'stdout', 'stderr'], term.theirs))
+        lab = Lab(start, tmp_path, term.own, **dict.fromkeys(['stdin', 'stdout', 'stderr'], term.theirs))
         os.close(term.theirs)
         client, _ = lab.kernel()
         client.stop_channels()
@@ -135,4 +105,4 @@ def test_ctrl_c_asks_and_a_closed_terminal_ends_all(start):
     finally: term.close()
     os.killpg(lab.proc.pid, signal.SIGHUP)  # as a shell says to its jobs
     assert lab.proc.wait(60) == 0
-    wait_for(lab.all_gone, 'end of the server and its kernel', 60)
+    wait_for(lab.all_gone, 'end of the server, its kernel and its terminal')

@@ -1,9 +1,9 @@
 """Weights from a network: timm's own way, against a local server."""
-import http.server, os, subprocess, sys, threading
+import http.server, threading
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from processes import python, run
 
 NAME = 'test_resnet.r160_in1k'
 
@@ -35,8 +35,7 @@ def get(address, home, name=NAME):
     "Hash of the weights of a net, or the sentence that says why there are none"
     code = ('from course_helpers.models.pretrained import get_base\n'
             f'try: print(get_base({name!r})[1].weights)\nexcept ValueError as e: print(e)')
-    env = dict(os.environ, HF_ENDPOINT=address, HF_HOME=str(home), HF_HUB_DOWNLOAD_TIMEOUT='5', HF_HUB_ETAG_TIMEOUT='5')
-    res = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], cwd=ROOT, env=env, capture_output=True, text=True)
+    res = run(python(code), HF_ENDPOINT=address, HF_HOME=home, HF_HUB_DOWNLOAD_TIMEOUT=5, HF_HUB_ETAG_TIMEOUT=5)
     assert res.returncode == 0, res.stderr
     return res.stdout.strip().splitlines()[-1]
 

@@ -3,7 +3,8 @@ import ast, json, re
 from functools import cache
 
 import pytest
-from conftest import ROOT, run_python
+from conftest import ROOT
+from processes import course, run
 
 OLD = json.loads((ROOT/'tests'/'names.json').read_text(encoding='utf-8'))
 
@@ -25,8 +26,7 @@ def test_every_name_has_a_place_or_a_reason(module):
 
 def test_every_option_is_there():
     for command,options in OLD['options'].items():
-        name = command.replace('-', '_')
-        said = run_python(f"from course_helpers.cli import {name}\ntry: {name}(['--help'])\nexcept SystemExit: pass").stdout
+        said = run(course(command, '--help')).stdout
         for o in options.values(): assert re.search(rf'{o}\b', said), f'{command} has no {o}'
 
 def test_every_settings_key_is_there():

@@ -1,11 +1,10 @@
 """Bad lines, bad archives, killed processes: each made for real."""
-import io, os, signal, subprocess, sys, tarfile, threading, time
+import io, tarfile, threading, time
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, run_python
 from course_helpers.data import archive as archives, cache as caches
 from course_helpers.core.config import get_settings
 from course_helpers.cli import course_data
@@ -15,6 +14,7 @@ from course_helpers.data.archive import (MARKER, ImageSetError, Source, SOURCES,
 from course_helpers.data.cache import decode, get_cache
 from course_helpers.data.images import get_images, is_unseen, load_images, split_files
 from course_helpers.data.sketches import make_sketches
+from processes import course, ended, python, run, wait_for
 
 @pytest.fixture(scope='module')
 def small(tmp_path_factory):
@@ -89,60 +89,50 @@ from course_helpers.data.images import *
 from pathlib import Path
 source = Source('small', 96, ({url!r},), {size}, {md5!r}, 120, 50, {names!r}, {contents!r})
 {patch}
-download(source, Path({home!r})/'small.tgz')
+if {url!r}: download(source, Path({home!r})/'small.tgz')
 add_archive(Path({home!r})/'small.tgz', Path({home!r}), (source,))
-print('done')
 '''
 
-def child(small, url, home, patch=''):
+def child(small, url, home, patch='', more=''):
+    "Download from `url`, or take the archive that is there, and unpack"
     s = small[1]
-    code = CHILD.format(url=url, size=s.size, md5=s.md5, names=s.names, contents=s.contents, home=str(home), patch=patch)
-    return subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    return python(CHILD.format(url=url, size=s.size, md5=s.md5, names=s.names, contents=s.contents, home=str(home), patch=patch)+more)
 
-def wait_for(what, seconds=20):
-    "Wait until `what()` is true"
-    end = time.monotonic()+seconds
-    while not what():
-        assert time.monotonic() < end, 'it did not happen in time'
-        time.sleep(.01)
-
-def test_killed_while_downloading_goes_on_from_what_has_arrived(small, tmp_path):
+def test_killed_while_downloading_goes_on_from_what_has_arrived(small, tmp_path, start):
     archive, _ = small
     part = tmp_path/'small.tgz.part'
     with Server(archive.read_bytes(), slow=.2) as srv:
-        first = child(small, srv.url, tmp_path)
-        wait_for(lambda: part.exists() and part.stat().st_size > 1 << 16)
+        first = start(child(small, srv.url, tmp_path))
+        wait_for(lambda: part.exists() and part.stat().st_size > 1 << 16, 'a first part', first)
         first.kill(); first.wait()
         have = part.stat().st_size
         assert 0 < have < small[1].size and not (tmp_path/'small').exists()
-        second = child(small, srv.url, tmp_path)
-        assert second.communicate(timeout=60)[0].strip() == 'done'
+        second = run(child(small, srv.url, tmp_path))
+        assert second.returncode == 0, second.stderr
     assert srv.asked == [0, have] and load_images(tmp_path/'small').fingerprint == small[1].contents
 
-def test_killed_while_unpacking_leaves_nothing_that_looks_ready(small, tmp_path):
+def test_killed_while_unpacking_leaves_nothing_that_looks_ready(small, tmp_path, start):
     archive, _ = small
     slow = 'import time, shutil; copy = shutil.copyfileobj\ndef slowly(*a): time.sleep(.05); copy(*a)\nshutil.copyfileobj = slowly'
     with Server(archive.read_bytes()) as srv:
-        first = child(small, srv.url, tmp_path, slow)
-        wait_for(lambda: len(list((tmp_path/'unpacking.part').rglob('*.JPEG'))) > 5 if (tmp_path/'unpacking.part').exists() else False)
+        first = start(child(small, srv.url, tmp_path, slow))
+        wait_for(lambda: len([*tmp_path.glob('unpacking.part/**/*.JPEG')]) > 5, 'the first images', first)
         first.kill(); first.wait()
         assert not (tmp_path/'small').exists()
-        assert child(small, srv.url, tmp_path).communicate(timeout=60)[0].strip() == 'done'
+        second = run(child(small, srv.url, tmp_path))
+    assert second.returncode == 0, second.stderr
     assert sorted(o.name for o in tmp_path.iterdir() if o.name != '.lock') == ['small', 'small.tgz']
 
-def test_two_processes_prepare_the_same_images(small, tmp_path):
-    archive, _ = small
-    (tmp_path/'small.tgz').write_bytes(archive.read_bytes())
-    code = CHILD.split('download(')[0] + "add_archive(Path({home!r})/'small.tgz', Path({home!r}), (source,))\n" \
-           "p = load_images(Path({home!r})/'small')\nprint(len(get_cache(p, 32, list(p.files), Path({home!r}))))"
-    s = small[1]
-    code = code.format(url='', size=s.size, md5=s.md5, names=s.names, contents=s.contents, home=str(tmp_path), patch='')
-    both = [subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(2)]
-    outs = [o.communicate(timeout=60) for o in both]
-    assert [o[0].splitlines()[-1] for o in outs] == ['170', '170'], outs
+def test_two_processes_prepare_the_same_images(small, tmp_path, start):
+    (tmp_path/'small.tgz').write_bytes(small[0].read_bytes())
+    home = f'Path({str(tmp_path)!r})'
+    more = f"p = load_images({home}/'small')\nprint(len(get_cache(p, 32, list(p.files), {home})))"
+    both = [start(child(small, '', tmp_path, more=more)) for _ in range(2)]
+    outs = [ended(o) for o in both]
+    assert [o.stdout.splitlines()[-1] for o in outs] == ['170', '170'], outs
     assert not list(tmp_path.rglob('*.part'))
 
-def test_killed_while_decoding_goes_on(small, tmp_path):
+def test_killed_while_decoding_goes_on(small, tmp_path, start):
     folder = add_archive(small[0], tmp_path, (small[1],))
     images = load_images(folder)
     code = f'''
@@ -160,12 +150,12 @@ caches._write_blocks = lambda *a: write(*a, block=20)
 p = load_images(Path({str(folder)!r}))
 get_cache(p, 32, list(p.files), Path({str(tmp_path)!r}))
 '''
-    first = subprocess.Popen([sys.executable, '-c', code], cwd=ROOT)
+    first = start(python(code))
     def blocks():
         found = list(tmp_path.glob('cache/*.part/index.jsonl'))
         return len(found[0].read_text().splitlines()) if found else 0
-    wait_for(lambda: blocks() >= 3)
-    first.send_signal(signal.SIGKILL if os.name == 'posix' else signal.SIGTERM); first.wait()
+    wait_for(lambda: blocks() >= 3, 'three blocks', first)
+    first.kill(); first.wait()
     seen = []
     real, caches.decode = caches.decode, lambda path, side: (seen.append(path), decode(path, side))[1]
     try: cache = get_cache(images, 32, list(images.files), tmp_path)
@@ -246,11 +236,5 @@ def test_verify_finds_one_changed_byte(archive, tmp_path):
 
 @pytest.mark.photos
 def test_quick_on_photographs(photos):
-    code = '''
-from course_helpers.core.config import get_settings
-from course_helpers.cli import course_run
-import sys
-sys.exit(course_run(['--images', 'photos', '--seeds', '0']))
-'''
-    res = run_python(code, COURSE_IMAGES='photos')
+    res = run(course('course-run', '--images', 'photos', '--seeds', 0), COURSE_IMAGES='photos')
     assert res.returncode == 0 and 'imagenette2-160, seed 0' in res.stdout, res.stderr

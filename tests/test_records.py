@@ -1,9 +1,10 @@
 """Do the committed records hold? Each is what the plan asks, and is made of what its arm and settings give today."""
-import random, re, shlex, sys, tomllib
+import random, re, shlex, tomllib
 from dataclasses import replace
 
 import pytest
-from conftest import ROOT, run_python
+from conftest import ROOT
+from processes import course, run
 from course_helpers.core.config import get_settings
 from course_helpers.data.images import ImageSet, get_images
 from course_helpers.records.answers import answer
@@ -79,9 +80,7 @@ def test_a_committed_record_can_be_made_again(photos, tmp_path):
     runs = [o for arm in groups if len(arm) >= 5 for o in arm]  # fewer have no spread to go by
     old = min(random.Random(seed).sample(runs, 5), key=lambda o: o.train_seconds)
     arm = next(o for o in groups if old in o)
-    args = [*shlex.split(old.command)[1:], '--to', str(tmp_path)]
-    res = run_python(f'import sys\nfrom course_helpers.cli import course_run\nsys.exit(course_run({args}))', timeout=600,
-                     COURSE_MY=str(tmp_path/'my'), COURSE_DATA=str(photos.data_path))
+    res = run(course(*shlex.split(old.command), '--to', tmp_path), timeout=600, COURSE_MY=tmp_path/'my', COURSE_DATA=photos.data_path)
     assert res.returncode == 0, f'{old.command}\n{res.stdout}\n{res.stderr}'
     new, = load_runs(tmp_path)
     assert (new.config, new.images, new.seed, new.images_seen) == (old.config, old.images, old.seed, old.images_seen), old.command

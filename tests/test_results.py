@@ -1,9 +1,10 @@
 "Records on disk: crashes, damage, and several writers at once"
-import math, subprocess, sys
+import math
 from dataclasses import replace
 
 import pytest
 from course_helpers.records.run import load_runs, save_run
+from processes import python, run
 
 MAKE = '''
 import sys
@@ -14,14 +15,10 @@ def make(seed=0, accuracy=.5):
 '''
 exec(MAKE)  # the same maker here and in the processes
 
-def start(code, folder):
-    "A process that runs `code` after MAKE"
-    return subprocess.Popen([sys.executable, '-c', MAKE+code, str(folder)])
-
 def test_crash_before_move_keeps_old_record(tmp_path):
     save_run(make(), tmp_path)
     code = 'import os\nos.replace = lambda *a: os._exit(9)\nsave_run(make(accuracy=.9), sys.argv[1])'
-    assert start(code, tmp_path).wait() == 9
+    assert run(python(MAKE+code, tmp_path)).returncode == 9
     assert len([*tmp_path.glob('*.tmp')]) == 1
     assert [o.scores['val']['accuracy'] for o in load_runs(tmp_path)] == [.5]
 
@@ -56,9 +53,9 @@ def test_not_finite_is_refused(tmp_path, bad):
     with pytest.raises(ValueError): make(accuracy=bad)
     assert not [*tmp_path.iterdir()]
 
-def test_two_processes_save_at_once(tmp_path):
+def test_two_processes_save_at_once(tmp_path, start):
     code = 'o = make()\nfor i in range(300): save_run(o, sys.argv[1])'
-    procs = [start(code, tmp_path) for _ in range(2)]
+    procs = [start(python(MAKE+code, tmp_path)) for _ in range(2)]
     while any(o.poll() is None for o in procs): assert len(load_runs(tmp_path)) <= 1
     assert [o.returncode for o in procs] == [0, 0]
     assert len([*tmp_path.iterdir()]) == 1
@@ -72,4 +69,4 @@ def test_names_do_not_collide(tmp_path):
 def test_import_is_light():
     code = ("import sys, course_helpers.records.run\n"
             "print([o for o in ('torch', 'fastai', 'pandas', 'scipy', 'matplotlib') if o in sys.modules])")
-    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip() == '[]'
+    assert run(python(code)).stdout.strip() == '[]'

@@ -1,11 +1,10 @@
 """The commands course-retrain and course-label, on folders that a careless person might give them."""
-import json, os, shutil, signal, socket, sqlite3, subprocess, sys, tempfile, time, urllib.request
+import json, os, shutil, signal, socket, sqlite3, sys, tempfile, urllib.request
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from course_helpers.cli import course_label
 from course_helpers.models.folder import read_model
 from course_helpers.models.pretrained import get_base
@@ -15,13 +14,7 @@ from course_helpers.models.features import Bottlenecks, fill
 from course_helpers.models.read import FolderError
 from course_helpers.models.classes import percent_of, split_images
 from PIL import Image
-
-CODE = 'import sys\nfrom course_helpers.cli import {}\nsys.exit({}({}))'
-def start(name, args, **env):
-    "A command in a process of its own"
-    code = CODE.format(name, name, [str(o) for o in args])
-    return subprocess.Popen([sys.executable, '-W', 'ignore', '-c', code], cwd=ROOT, env={**os.environ, **env}, text=True,
-                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+from processes import course, ended, python, run, wait_for
 
 def paint(path, colour, rng, side=48, **kw):
     "An image of one colour and some noise"
@@ -56,15 +49,15 @@ def test_folder_to_model_to_labels(colours, model, capsys):
     assert len(lines) == 120 and all(max(o['classes'], key=o['classes'].get) in o['path'] for o in lines)
 
 def test_labels_from_standard_input_without_fastai(colours, model, tmp_path):
-    names = [os.fsencode(o) for o in (colours/'rot'/'rot 1.png', colours/'blau'/'blau 2.png')]
+    names = [colours/'rot'/'rot 1.png', colours/'blau'/'blau 2.png']
     if sys.platform == 'linux':  # a name that is no text
-        names.append(os.fsencode(tmp_path/'odd')+b'\xff.png')
+        names.append(tmp_path/'odd\udcff.png')
         shutil.copy(colours/'rot'/'rot 1.png', names[-1])
     code = ('import sys, course_helpers.cli as m\n'
             'sys.exit(m.course_label([sys.argv[1], "-", "--top", "1"]) or 2*("fastai" in sys.modules))')
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code, str(model)], cwd=ROOT, input=b'\n'.join(names)+b'\n', capture_output=True)
-    said = [o.split(b': ')[1].split()[0] for o in done.stdout.splitlines()]
-    assert (done.returncode, said) == (0, [b'rot', b'blau', b'rot'][:len(names)]), done.stderr
+    done = run(python(code, model), input=''.join(f'{o}\n' for o in names))
+    said = [o.split(': ')[1].split()[0] for o in done.stdout.splitlines()]
+    assert (done.returncode, said) == (0, ['rot', 'blau', 'rot'][:len(names)]), done.stderr
 
 @pytest.mark.parametrize('what, says', [
     ('missing', 'There is no folder'), ('empty', 'has 0 sub-folders'), ('one', 'has 1 sub-folders'), ('few', 'needs about 44 images'),
@@ -184,42 +177,41 @@ def test_a_changed_image_or_net_gets_a_new_row(colours, tmp_path):
     fill(Bottlenecks(tmp_path/'rows', replace(base, size=40)), spy, replace(base, size=40), folder, files)
     assert sum(calls) == 21, 'other sizes have other rows'
 
-def test_two_at_once_and_kill_9(colours, tmp_path):
-    first = start('course_retrain', args(colours, tmp_path/'a'))
+def test_two_at_once_and_kill_9(colours, tmp_path, start):
+    first = start(course('course-retrain', *args(colours, tmp_path/'a')))
     rows = tmp_path/'rows'
-    end = time.monotonic()+120
     def count():
         files = list(rows.glob('*.sqlite'))
         try: return sqlite3.connect(files[0]).execute('select count(*) from rows').fetchone()[0] if files else 0
         except sqlite3.Error: return 0
-    while count() == 0: assert first.poll() is None and time.monotonic() < end; time.sleep(.02)
-    first.send_signal(signal.SIGKILL); first.wait()
+    wait_for(count, 'the first rows', first)
+    first.kill(); first.wait()
     assert not (tmp_path/'a').exists()
-    both = [start('course_retrain', args(colours, tmp_path/o)) for o in 'bc']
-    for o in both: out, err = o.communicate(timeout=200); assert o.returncode == 0, err
+    both = [start(course('course-retrain', *args(colours, tmp_path/o))) for o in 'bc']
+    for o in map(ended, both): assert o.returncode == 0, o.stderr
     assert count() == 120
     a, b = (read_model(tmp_path/o)[1].record for o in 'bc')
     assert a['table'] == b['table'] and a['accuracy'] == 1
 
-def ask_tensorboard(logs, what):
-    "What a running TensorBoard says"
-    with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
-    args = [sys.executable, '-m', 'tensorboard.main', '--logdir', str(logs), '--host', '127.0.0.1', '--port', str(port), '--load_fast', 'false']
-    proc, end = subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL), time.monotonic()+120
-    try:
-        while time.monotonic() < end:
-            try: found = json.load(urllib.request.urlopen(f'http://127.0.0.1:{port}/data/plugin/scalars/{what}', timeout=20))
-            except OSError: found = None
-            if found: return found
-            time.sleep(.2)
-    finally: proc.kill(); proc.wait()
+@pytest.fixture
+def tensorboard(start):
+    "Starts TensorBoard on a folder; gives a function that asks it something until there is an answer"
+    def show(logs):
+        with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
+        proc = start([sys.executable, '-m', 'tensorboard.main', '--logdir', logs, '--host', '127.0.0.1', '--port', port, '--load_fast', 'false'])
+        def ask(what):
+            try: return json.load(urllib.request.urlopen(f'http://127.0.0.1:{port}/data/plugin/scalars/{what}', timeout=20))
+            except OSError: return None
+        return lambda what: wait_for(lambda: ask(what), 'an answer of TensorBoard', proc)
+    return show
 
-def test_summaries_open_in_tensorboard_and_intermediate_models_are_kept(colours, tmp_path, capsys):
+def test_summaries_open_in_tensorboard_and_intermediate_models_are_kept(colours, tmp_path, tensorboard):
     more = ['--summaries', tmp_path/'logs', '--steps', 6, '--every', 2, '--keep-every', 3, '--layer', 'farbe']
     assert course_retrain([str(o) for o in args(colours, tmp_path/'out', *more)]) == 0
-    (run, tags), = ask_tensorboard(tmp_path/'logs', 'tags').items()
+    ask = tensorboard(tmp_path/'logs')
+    (run, tags), = ask('tags').items()
     assert set(tags) == {'train_loss', 'valid_loss', 'accuracy'}
-    assert [step for _,step,_ in ask_tensorboard(tmp_path/'logs', f'scalars?run={run}&tag=accuracy')] == [2, 4, 6]
+    assert [step for _,step,_ in ask(f'scalars?run={run}&tag=accuracy')] == [2, 4, 6]
     for step in (3, 6): assert read_model(tmp_path/f'out-step{step}')[1].layer == 'farbe'
 
 def test_distortions_train_without_kept_rows(colours, tmp_path):
@@ -305,22 +297,21 @@ def test_odd_options(colours, tmp_path, capsys, words, says):
     assert course_retrain([str(o) for o in args(colours, tmp_path/'out', *words.split())]) == 1
     assert says in capsys.readouterr().err and not (tmp_path/'out').exists()
 
-def test_a_reader_that_goes_away(colours, model, tmp_path):
-    proc = start('course_retrain', args(colours, tmp_path/'out'), PYTHONIOENCODING='ascii')
+def test_a_reader_that_goes_away(colours, model, tmp_path, start):
+    proc = start(course('course-retrain', *args(colours, tmp_path/'out')), PYTHONIOENCODING='ascii')
     proc.stdout.readline(); proc.stdout.close()
     assert proc.wait(200) == 0 and (tmp_path/'out'/'model.json').exists(), proc.stderr.read()
-    proc = start('course_label', [model, colours])
+    proc = start(course('course-label', model, colours))
     proc.stdout.readline(); proc.stdout.close()
     proc.wait(200)
     assert proc.stderr.read() == ''
 
-def test_stopped_by_the_user(colours, tmp_path):
-    proc = start('course_retrain', args(colours, tmp_path/'out', '--epochs', 100_000))
+def test_stopped_by_the_user(colours, tmp_path, start):
+    proc = start(course('course-retrain', *args(colours, tmp_path/'out', '--epochs', 100_000)))
     proc.stdout.readline(); proc.send_signal(signal.SIGINT)
-    out, err = proc.communicate(timeout=200)
+    err = ended(proc).stderr
     assert proc.returncode == 1 and 'Stopped' in err and 'Traceback' not in err and not (tmp_path/'out').exists()
 
 def test_net_without_network_says_so(tmp_path, colours):
-    proc = start('course_retrain', args(colours, tmp_path/'out', '--base', 'resnet18'), HF_ENDPOINT='http://127.0.0.1:9', HF_HOME=str(tmp_path/'hf'))
-    out, err = proc.communicate(timeout=200)
-    assert proc.returncode == 1 and 'did not arrive' in err and 'tf_efficientnet_lite0' in err, err
+    done = run(course('course-retrain', *args(colours, tmp_path/'out', '--base', 'resnet18')), HF_ENDPOINT='http://127.0.0.1:9', HF_HOME=tmp_path/'hf')
+    assert done.returncode == 1 and 'did not arrive' in done.stderr and 'tf_efficientnet_lite0' in done.stderr, done.stderr

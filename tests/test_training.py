@@ -1,8 +1,8 @@
 """Training that is killed, watched, and asked for wrong things."""
-import os, signal, subprocess, sys
+import os, signal
 
 import pytest
-from conftest import ROOT
+from processes import course, python, wait_for
 
 SCRIPT = '''
 from course_helpers.core.config import get_settings
@@ -22,14 +22,14 @@ def run_here(my):
 def kept(my): return sorted(o.suffix for o in my.rglob('*') if o.is_file())
 
 @pytest.mark.skipif(os.name != 'posix', reason='needs a pseudo-terminal')
-def test_killed_training_goes_on_and_ends_like_one_that_was_not(tmp_path, capsys):
+def test_killed_training_goes_on_and_ends_like_one_that_was_not(tmp_path, capsys, start):
     import pty
     out, term = pty.openpty()
-    proc = subprocess.Popen([sys.executable, '-c', SCRIPT.format(my=str(tmp_path/'killed'))], cwd=ROOT, stdout=term, stderr=term)
+    proc = start(python(SCRIPT.format(my=str(tmp_path/'killed'))), pipes=dict(stdout=term, stderr=term))
     os.close(term)
     text = ''
     while 'epoch 2 of 4: training loss' not in text: text += os.read(out, 1 << 16).decode()
-    proc.send_signal(signal.SIGKILL); proc.wait(); os.close(out)
+    proc.kill(); proc.wait(); os.close(out)
     assert '\r' in text and kept(tmp_path/'killed') == ['.pt'], 'progress in a terminal; a checkpoint and no record'
 
     resumed = run_here(tmp_path/'killed')
@@ -81,19 +81,13 @@ def load_all(my):
     from course_helpers.records.run import load_runs
     return load_runs(my/'runs')
 
-def test_killed_plan_goes_on_and_makes_no_run_twice(tmp_path, monkeypatch, capsys):
-    import time
+def test_killed_plan_goes_on_and_makes_no_run_twice(tmp_path, monkeypatch, capsys, start):
     from course_helpers.cli import course_run
     args = ['--only', 'normalize+resize', 'mixup', '--seeds', '0']
-    code = f'import sys\nfrom course_helpers.cli import course_run\nsys.exit(course_run({args}))'
-    proc = subprocess.Popen([sys.executable, '-W', 'ignore', '-c', code], cwd=ROOT, env=dict(os.environ, COURSE_MY=str(tmp_path/'killed')),
-                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    end = time.monotonic()+120
-    # the first run has its record, and the second a checkpoint
-    while not (list(tmp_path.glob('killed/runs/*.json')) and list(tmp_path.glob('killed/checkpoints/mixup*.pt'))):
-        assert proc.poll() is None and time.monotonic() < end
-        time.sleep(.05)
-    proc.send_signal(signal.SIGKILL); proc.wait()
+    proc = start(course('course-run', *args), COURSE_MY=tmp_path/'killed')
+    wait_for(lambda: [*tmp_path.glob('killed/runs/*.json')] and [*tmp_path.glob('killed/checkpoints/mixup*.pt')],
+             'a record of the first run, and a checkpoint of the second', proc)
+    proc.kill(); proc.wait()
     first = next(tmp_path.glob('killed/runs/*.json'))
     before = first.stat().st_mtime_ns
 
