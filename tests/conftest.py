@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from processes import ROOT, processes
 
+pytest_plugins = ['halves']
+
 sys.path.append(str(ROOT/'authors'))  # what make and CI use is tested too
 HOME = Path(tempfile.mkdtemp(prefix='course-test-'))
 ARCHIVE = os.environ.get('COURSE_ARCHIVE', '')
