@@ -30,7 +30,7 @@ lab: .venv/ready
 	@.venv/bin/course-lab $(ARGS)
 
 test: .venv/ready
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest --halves $(ARGS)
 
 export: .venv/ready
 	@.venv/bin/nbdev-export

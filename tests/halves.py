@@ -1,5 +1,5 @@
 """`pytest --halves`: two processes share the tests, for two cores. One goes from the first group on, one from the last, until they meet."""
-import os, shutil, subprocess, sys, tempfile
+import os, re, shutil, subprocess, sys, tempfile
 from pathlib import Path
 
 import pytest
@@ -28,7 +28,7 @@ class Half:
     def pytest_runtest_protocol(self, item):
         "A true answer says that the test is cared for, by the other half"
         if (k := group(item)) not in self.taken:
-            try: (self.folder/k.replace('/', ' ')).touch(exist_ok=False)
+            try: (self.folder/re.sub(r'\W', ' ', k)).touch(exist_ok=False)
             except FileExistsError: self.taken[k] = False
             else: self.taken[k] = True
         return None if self.taken[k] else True
@@ -49,7 +49,7 @@ class Half:
 
 def group(item):
     "Tests that stay together, for they share what is slow to make: those of a file, but for the lessons, which share nothing"
-    return item.nodeid.replace('::', ' ') if 'test_lessons' in item.nodeid else item.nodeid.split('::')[0]
+    return item.nodeid if item.path.name == 'test_lessons.py' else item.path.name
 
 def pytest_configure(config):
     if config.option.halves: config.pluginmanager.register(Half(config), 'half')

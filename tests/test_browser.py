@@ -106,6 +106,8 @@ def test_dark_theme(run):
     assert min(map(int, re.findall(r'\d+', color)[:3])) > 150, f'text of a result is {color} on a dark page'
     shot(page, 'dark')
 
+AT_LEFT = "o => o.getBoundingClientRect().x - o.closest('.noUi-target').getBoundingClientRect().x < 2"  # a handle at the end of its slider
+
 def move_all(page, name):
     "Move each control of a lesson's widget; returns how many there are"
     box = page.locator('.jp-OutputArea:has(.widget-interact)').first
@@ -119,7 +121,9 @@ def move_all(page, name):
         control.focus()
         if control.evaluate('o => o.tagName') == 'SELECT': moves = [lambda: control.select_option(index=1)]
         elif control.get_attribute('type') == 'checkbox': moves = [lambda: page.keyboard.press('Space')]
-        else: moves = [lambda key=key: page.keyboard.press(key) for key in ('ArrowLeft', 'ArrowRight')]  # one end or the other
+        else:
+            keys = ('ArrowRight', 'ArrowLeft') if control.evaluate(AT_LEFT) else ('ArrowLeft', 'ArrowRight')
+            moves = [lambda key=key: page.keyboard.press(key) for key in keys]
         for move in moves:
             move()
             try: page.wait_for_function('([o, before]) => o.innerHTML != before && o.querySelector("img, table")',

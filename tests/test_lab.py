@@ -35,7 +35,7 @@ class Lab:
         from jupyter_client import BlockingKernelClient
         name = self.ask('api/kernels', {})['id']
         client = BlockingKernelClient(connection_file=str(self.run/f'kernel-{name}.json'))
-        client.load_connection_file(); client.start_channels(); client.wait_for_ready(timeout=90)
+        client.load_connection_file(); client.start_channels(hb=False); client.wait_for_ready(timeout=90)  # a busy machine misses heartbeats
         def run(code):
             out = []
             client.execute_interactive(code, timeout=90, output_hook=lambda m: out.append(m['content'].get('text', '')))

@@ -130,7 +130,7 @@ class Decay(Arm):
     "Another weight decay"
     wd:float # Weight decay
     module, prefix, example = 'decay', 'decay', 'decay/0.1'
-    def settings(self, s): return dict(wd=self.wd)
+    def settings(self, s): return dict(wd=self.wd, per_class=20, epochs_all=1)
     def build(self, s, images, seed, dev=False): return Trial(get_learner(get_dls(s, images, dev=dev), s, seed))
 '''
 QUESTION = '''

@@ -36,8 +36,9 @@ def model(colours, tmp_path_factory):
     assert course_retrain([str(o) for o in args(colours, out)]) == 0
     return out
 
-def args(folder, out, *more):
-    return [folder, '--output', out, '--size', 32, '--epochs', 10, '--lr', .03, '--bottlenecks', out.parent/'rows', *more]
+def args(folder, out, *more, rows=None):
+    "Rows are kept beside the images: what a test has computed is there for the next"
+    return [folder, '--output', out, '--size', 32, '--epochs', 10, '--lr', .03, '--bottlenecks', rows or folder.parent/'rows', *more]
 
 def test_folder_to_model_to_labels(colours, model, capsys):
     net, info = read_model(model)
@@ -101,7 +102,7 @@ def test_unreadable_and_read_only_folders(nobody, capsys):
 
 def test_a_bottleneck_folder_that_is_a_file_or_full(colours, tmp_path, capsys, monkeypatch):
     (tmp_path/'rows').write_text('')
-    assert course_retrain([str(o) for o in args(colours, tmp_path/'out')]) == 1
+    assert course_retrain([str(o) for o in args(colours, tmp_path/'out', rows=tmp_path/'rows')]) == 1
     assert 'Name another folder by --bottlenecks' in capsys.readouterr().err
     net, base = get_base(size=32)
     store = Bottlenecks(tmp_path/'full', base)
@@ -178,8 +179,9 @@ def test_a_changed_image_or_net_gets_a_new_row(colours, tmp_path):
     assert sum(calls) == 21, 'other sizes have other rows'
 
 def test_two_at_once_and_kill_9(colours, tmp_path, start):
-    first = start(course('course-retrain', *args(colours, tmp_path/'a')))
     rows = tmp_path/'rows'
+    def begin(out): return start(course('course-retrain', *args(colours, tmp_path/out, rows=rows)))
+    first = begin('a')
     def count():
         files = list(rows.glob('*.sqlite'))
         try: return sqlite3.connect(files[0]).execute('select count(*) from rows').fetchone()[0] if files else 0
@@ -187,7 +189,7 @@ def test_two_at_once_and_kill_9(colours, tmp_path, start):
     wait_for(count, 'the first rows', first)
     first.kill(); first.wait()
     assert not (tmp_path/'a').exists()
-    both = [start(course('course-retrain', *args(colours, tmp_path/o))) for o in 'bc']
+    both = [*map(begin, 'bc')]
     for o in map(ended, both): assert o.returncode == 0, o.stderr
     assert count() == 120
     a, b = (read_model(tmp_path/o)[1].record for o in 'bc')
@@ -280,13 +282,13 @@ def test_odd_folders(colours, tmp_path, capsys):
     assert course_retrain([str(o) for o in args(folder, tmp_path/'other')]) == 1 and 'leads back' in capsys.readouterr().err
 
 def test_a_broken_store_is_named(colours, tmp_path, capsys):
-    assert course_retrain([str(o) for o in args(colours, tmp_path/'out')]) == 0
+    assert course_retrain([str(o) for o in args(colours, tmp_path/'out', rows=tmp_path/'rows')]) == 0
     store, = (tmp_path/'rows').glob('*.sqlite')
     with closing(sqlite3.connect(store)) as db: db.execute("update rows set row = x'00'"); db.commit()
-    assert course_retrain([str(o) for o in args(colours, tmp_path/'out')]) == 0, 'rows of a wrong length are made again'
+    assert course_retrain([str(o) for o in args(colours, tmp_path/'out', rows=tmp_path/'rows')]) == 0, 'rows of a wrong length are made again'
     x = bytearray(store.read_bytes()); x[4096:] = os.urandom(len(x)-4096); store.write_bytes(x)
     capsys.readouterr()
-    assert course_retrain([str(o) for o in args(colours, tmp_path/'out')]) == 1
+    assert course_retrain([str(o) for o in args(colours, tmp_path/'out', rows=tmp_path/'rows')]) == 1
     assert store.name in capsys.readouterr().err
 
 @pytest.mark.parametrize('words, says', [('--lr nan', 'must be a number'), ('--lr 1e300', '10 at most'), ('--size 0', 'between 1 and 4096'), ('--size -5', 'between'),
