@@ -1568,10 +1568,10 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'course_helpers.tta': { 'course_helpers.tta._ask_views': ('tta.html#_ask_views', 'course_helpers/tta.py'),
                                     'course_helpers.tta._check_crop': ('tta.html#_check_crop', 'course_helpers/tta.py'),
                                     'course_helpers.tta._norm_weights': ('tta.html#_norm_weights', 'course_helpers/tta.py'),
-                                    'course_helpers.tta.crop': ('tta.html#crop', 'course_helpers/tta.py'),
                                     'course_helpers.tta.fastai_weights': ('tta.html#fastai_weights', 'course_helpers/tta.py'),
-                                    'course_helpers.tta.flip': ('tta.html#flip', 'course_helpers/tta.py'),
+                                    'course_helpers.tta.hflip': ('tta.html#hflip', 'course_helpers/tta.py'),
                                     'course_helpers.tta.merge_views': ('tta.html#merge_views', 'course_helpers/tta.py'),
                                     'course_helpers.tta.predict_views': ('tta.html#predict_views', 'course_helpers/tta.py'),
+                                    'course_helpers.tta.resized_crop': ('tta.html#resized_crop', 'course_helpers/tta.py'),
                                     'course_helpers.tta.scale': ('tta.html#scale', 'course_helpers/tta.py'),
                                     'course_helpers.tta.tta_probs': ('tta.html#tta_probs', 'course_helpers/tta.py')}}}
