@@ -1406,8 +1406,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'course_helpers/records/tables.py'),
                                                'course_helpers.records.tables._say': ( 'tools/records/tables.html#_say',
                                                                                        'course_helpers/records/tables.py'),
-                                               'course_helpers.records.tables._say_confusion': ( 'tools/records/tables.html#_say_confusion',
-                                                                                                 'course_helpers/records/tables.py'),
                                                'course_helpers.records.tables.compare_to_reference': ( 'tools/records/tables.html#compare_to_reference',
                                                                                                        'course_helpers/records/tables.py'),
                                                'course_helpers.records.tables.group_runs': ( 'tools/records/tables.html#group_runs',

@@ -187,23 +187,21 @@ def _by_rung(runs, score):
     return res
 
 # %% ../nbs/07_recipe.ipynb #d51000e9
-def _plot_score(ax, runs, score, style, color, shift):
-    "Plot the means of a score and their intervals; returns the means in words"
+def _plot_score(ax, runs, score, style, shift):
+    "Plot the means of a score and their intervals"
     rungs = _by_rung(runs, score)
     for y,o in rungs.items(): ax.plot(interval(o), [y+shift]*2, color='black', lw=1)
     means = [spread(o)[0] for o in rungs.values()]
-    ax.plot(means, [y+shift for y in rungs], style, color=color, label=score)
-    return f"{score} {', '.join(f'{o:.1f}' for o in means)}"
+    ax.plot(means, [y+shift for y in rungs], style, label=score)
 
 # %% ../nbs/07_recipe.ipynb #423cc576
 def _plot_rungs(ax, budget, runs):
-    "Plot the rungs of one budget; returns the means in words, score by score"
-    said = [_plot_score(ax, runs, 'val', 'o', 'C0', -.1),
-            _plot_score(ax, runs, 'val_tta', 's', 'C1', .1)]
+    "Plot the rungs of one budget"
+    _plot_score(ax, runs, 'val', 'oC0', -.1)
+    _plot_score(ax, runs, 'val_tta', 'sC1', .1)
     ax.set(title=f'budget {budget}', xlabel='accuracy in %')
     ax.set_yticks(range(len(TECHNIQUES)+1), ['baseline', *[f'+ {o}' for o in TECHNIQUES]])
     ax.legend()
-    return [f'budget {budget}, {o}' for o in said]
 
 # %% ../nbs/07_recipe.ipynb #49595841
 def plot_ladder(
@@ -215,8 +213,8 @@ def plot_ladder(
     budgets = sorted({o.budget for o in runs})
     fig, axs = plt.subplots(1, len(budgets), figsize=(4.6*len(budgets), 3), squeeze=False,
                             sharex=True, sharey=True, layout='constrained')
-    said = []
     for ax,budget in zip(axs.flat, budgets):
-        said += _plot_rungs(ax, budget, [o for o in runs if o.budget == budget])
+        _plot_rungs(ax, budget, [o for o in runs if o.budget == budget])
     axs.flat[0].invert_yaxis()
-    return with_alt(fig, f"Accuracy in %, rung by rung of the ladder: {'; '.join(said)}.")
+    return with_alt(fig, 'Accuracy on each rung of the ladder, from the baseline to all four '
+                         f"techniques, in budget {' and '.join(budgets)}")
