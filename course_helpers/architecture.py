@@ -9,6 +9,7 @@ __all__ = ['RESTRIDES', 'smallest_side', 'Layer', 'summarize', 'layer_table', 'l
 # %% ../nbs/13_architecture.ipynb #0a93a248
 import itertools, math, warnings
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from .core.nets import evaluating
@@ -204,18 +205,13 @@ def measure_field(
     return counts
 
 # %% ../nbs/13_architecture.ipynb #abd06786
+@dataclass
 class Restride:
     "Rebuilds one of the course's nets with other strides, or thinner"
-    def __init__(self,
-        stem:int=2,     # Stride of the first convolution
-        pool:int=2,     # Side and stride of the pooling in the stem; 1 for none
-        last:int=2,     # Stride of the last block
-        share:float=1., # Share of the channels to keep; 1 to copy the weights too
-    ):
-        self.stem = stem
-        self.pool = pool
-        self.last = last
-        self.share = share
+    stem:int=2     # Stride of the first convolution
+    pool:int=2     # Side and stride of the pooling in the stem; 1 for none
+    last:int=2     # Stride of the last block
+    share:float=1. # Share of the channels to keep; 1 to copy the weights too
 
 # %% ../nbs/13_architecture.ipynb #63561bcf
 @patch

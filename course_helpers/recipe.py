@@ -16,7 +16,7 @@ from .data.sketches import CLASSES
 from .experiments.arm import Arm, Trial
 from .mixup import CutMixCB, MixupCB
 from .normalization import remove_batchnorm
-from .records.stats import interval, spread
+from .records.stats import get_points, interval, spread
 from .resizing import SMALL_COST, StagesCB, check_stages, smallest_size, stage_scheds
 from .smoothing import SmoothedCE, calibration
 from .training import get_learner
@@ -149,9 +149,9 @@ def build(self:Recipe, s, images, seed, dev=False):
 # %% ../nbs/07_recipe.ipynb #656df563
 def _accuracy_text(runs, score):
     "Mean and standard deviation in %, or nothing where no run has the score"
-    found = [100*o.scores[score]['accuracy'] for o in runs if score in o.scores]
+    found = [o for o in runs if score in o.scores]
     if not found: return ''
-    mean, sd, n = spread(found)
+    mean, sd, n = spread(get_points(found, score))
     return f'{mean:.1f} ± {sd:.1f}' if n > 1 else f'{mean:.1f}'
 
 # %% ../nbs/07_recipe.ipynb #2bc7191d
@@ -180,11 +180,8 @@ def _rung(run,
 # %% ../nbs/07_recipe.ipynb #b7b970ce
 def _by_rung(runs, score):
     "Accuracies in % by place on the ladder, where there are runs"
-    res = {}
-    for place,rung in enumerate(get_ladder()):
-        found = [100*o.scores[score]['accuracy'] for o in runs if o.arm == rung.name]
-        if found: res[place] = found
-    return res
+    found = [[o for o in runs if o.arm == rung.name] for rung in get_ladder()]
+    return {place: get_points(o, score) for place,o in enumerate(found) if o}
 
 # %% ../nbs/07_recipe.ipynb #d51000e9
 def _plot_score(ax, runs, score, style, shift):
