@@ -30,7 +30,7 @@ lab: .venv/ready
 	@.venv/bin/course-lab $(ARGS)
 
 test: .venv/ready
-	@$(PY) -m pytest --halves $(ARGS)
+	@$(PY) -m pytest -n 2 --dist worksteal $(ARGS)
 
 export: .venv/ready
 	@.venv/bin/nbdev-export

@@ -4,13 +4,12 @@
 
 # %% auto #0
 __all__ = ['TRANSFORMS', 'SHIFTS', 'flip', 'upside', 'rotate', 'crop', 'brightness', 'negative', 'blur', 'shrink', 'erase',
-           'open_image', 'sample_amounts', 'Augment', 'augmented', 'fixed_dls', 'thin_out', 'train_labels', 'recalls',
+           'sample_amounts', 'Augment', 'augmented', 'fixed_dls', 'thin_out', 'train_labels', 'recalls',
            'class_weights', 'balanced', 'changed_dl', 'score_shifted']
 
 # %% ../nbs/11_augmentation.ipynb #52273631
 import math
 
-from PIL import ImageOps
 from fastai.vision.all import *
 
 # %% ../nbs/11_augmentation.ipynb #3a815d1f
@@ -140,19 +139,6 @@ def _check(name, much):
     if not -1 <= much <= 1: raise ValueError(
         f'The amount of {name} is {much}, and must lie between -1 and 1: give less.')
 
-# %% ../nbs/11_augmentation.ipynb #7c575640
-def open_image(
-    path:Path,     # An image file
-    side:int=240,  # Longest side that is kept, in pixels
-):
-    "An image as a batch of one, 1 × 3 × rows × columns, from 0 to 1; a ValueError if it is none"
-    try: im = ImageOps.exif_transpose(Image.open(path)).convert('RGB')
-    except OSError as e: raise ValueError(
-        f'{Path(path).name} cannot be opened as an image: '
-        'give the path of a JPEG or PNG file.') from e
-    im.thumbnail((side, side))
-    return tensor(np.array(im)).permute(2, 0, 1)[None]/255
-
 # %% ../nbs/11_augmentation.ipynb #dc46e9d2
 def sample_amounts(
     n:int,          # Images
@@ -249,12 +235,8 @@ def thin_out(
     every:int=10,   # Of these keep one image in so many
 )->list: # Positions of the images that are kept
     "Keep only some images of the rare classes"
-    seen, res = {}, []
-    for i,label in enumerate(labels):
-        n = seen.get(label, 0)  # images of this class so far
-        if label not in rare or n % every == 0: res.append(i)
-        seen[label] = n+1
-    return res
+    places = defaultdict(itertools.count)  # of each class: how many images came before
+    return [i for i,o in enumerate(labels) if o not in rare or next(places[o]) % every == 0]
 
 # %% ../nbs/11_augmentation.ipynb #1ea8c415
 def train_labels(

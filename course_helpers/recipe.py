@@ -16,7 +16,7 @@ from .data.sketches import CLASSES
 from .experiments.arm import Arm, Trial
 from .mixup import CutMixCB, MixupCB
 from .normalization import remove_batchnorm
-from .records.stats import interval, spread
+from .records.stats import get_points, interval, spread
 from .resizing import SMALL_COST, StagesCB, check_stages, smallest_size, stage_scheds
 from .smoothing import SmoothedCE, calibration
 from .training import get_learner
@@ -149,9 +149,9 @@ def build(self:Recipe, s, images, seed, dev=False):
 # %% ../nbs/07_recipe.ipynb #656df563
 def _accuracy_text(runs, score):
     "Mean and standard deviation in %, or nothing where no run has the score"
-    found = [100*o.scores[score]['accuracy'] for o in runs if score in o.scores]
+    found = [o for o in runs if score in o.scores]
     if not found: return ''
-    mean, sd, n = spread(found)
+    mean, sd, n = spread(get_points(found, score))
     return f'{mean:.1f} ± {sd:.1f}' if n > 1 else f'{mean:.1f}'
 
 # %% ../nbs/07_recipe.ipynb #2bc7191d
@@ -180,30 +180,25 @@ def _rung(run,
 # %% ../nbs/07_recipe.ipynb #b7b970ce
 def _by_rung(runs, score):
     "Accuracies in % by place on the ladder, where there are runs"
-    res = {}
-    for place,rung in enumerate(get_ladder()):
-        found = [100*o.scores[score]['accuracy'] for o in runs if o.arm == rung.name]
-        if found: res[place] = found
-    return res
+    found = [[o for o in runs if o.arm == rung.name] for rung in get_ladder()]
+    return {place: get_points(o, score) for place,o in enumerate(found) if o}
 
 # %% ../nbs/07_recipe.ipynb #d51000e9
-def _plot_score(ax, runs, score, style, color, shift):
-    "Plot the means of a score and their intervals; returns the means in words"
+def _plot_score(ax, runs, score, style, shift):
+    "Plot the means of a score and their intervals"
     rungs = _by_rung(runs, score)
     for y,o in rungs.items(): ax.plot(interval(o), [y+shift]*2, color='black', lw=1)
     means = [spread(o)[0] for o in rungs.values()]
-    ax.plot(means, [y+shift for y in rungs], style, color=color, label=score)
-    return f"{score} {', '.join(f'{o:.1f}' for o in means)}"
+    ax.plot(means, [y+shift for y in rungs], style, label=score)
 
 # %% ../nbs/07_recipe.ipynb #423cc576
 def _plot_rungs(ax, budget, runs):
-    "Plot the rungs of one budget; returns the means in words, score by score"
-    said = [_plot_score(ax, runs, 'val', 'o', 'C0', -.1),
-            _plot_score(ax, runs, 'val_tta', 's', 'C1', .1)]
+    "Plot the rungs of one budget"
+    _plot_score(ax, runs, 'val', 'oC0', -.1)
+    _plot_score(ax, runs, 'val_tta', 'sC1', .1)
     ax.set(title=f'budget {budget}', xlabel='accuracy in %')
     ax.set_yticks(range(len(TECHNIQUES)+1), ['baseline', *[f'+ {o}' for o in TECHNIQUES]])
     ax.legend()
-    return [f'budget {budget}, {o}' for o in said]
 
 # %% ../nbs/07_recipe.ipynb #49595841
 def plot_ladder(
@@ -215,8 +210,8 @@ def plot_ladder(
     budgets = sorted({o.budget for o in runs})
     fig, axs = plt.subplots(1, len(budgets), figsize=(4.6*len(budgets), 3), squeeze=False,
                             sharex=True, sharey=True, layout='constrained')
-    said = []
     for ax,budget in zip(axs.flat, budgets):
-        said += _plot_rungs(ax, budget, [o for o in runs if o.budget == budget])
+        _plot_rungs(ax, budget, [o for o in runs if o.budget == budget])
     axs.flat[0].invert_yaxis()
-    return with_alt(fig, f"Accuracy in %, rung by rung of the ladder: {'; '.join(said)}.")
+    return with_alt(fig, 'Accuracy on each rung of the ladder, from the baseline to all four '
+                         f"techniques, in budget {' and '.join(budgets)}")

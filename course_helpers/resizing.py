@@ -108,28 +108,23 @@ def chain(
 
 # %% ../nbs/03_resizing.ipynb #50bad552
 def stage_sched(
-    stages:list,         # `Stage`s in their order
-    lrs:float|list,      # Highest learning rate, or a list with one for each stage
-    div:float=25.,       # The rate begins at the highest divided by this
-    div_final:float=1e5, # And ends at the highest divided by this
-    pct_start:float=.25, # Share of a stage in which the rate rises
+    stages:list,    # `Stage`s in their order
+    lrs:float|list, # Highest learning rate, or a list with one for each stage
 ):
     "A one-cycle of the learning rate for each stage; `ValueError` for a wrong number of rates"
     lrs = list(lrs) if isinstance(lrs, (list, tuple)) else [lrs]*len(stages)
     if len(lrs) != len(stages): raise ValueError(
         f'There are {len(stages)} stages and {len(lrs)} rates. Give one rate a stage, or a number.')
-    return chain(stages, [combined_cos(pct_start, o/div, o, o/div_final) for o in lrs])
+    return chain(stages, [combined_cos(.25, o/25, o, o/1e5) for o in lrs])
 
 # %% ../nbs/03_resizing.ipynb #717077cf
 def stage_scheds(
-    stages:list,              # `Stage`s in their order
-    lrs:float|list,           # Highest learning rate, or a list with one for each stage
-    moms:tuple=(.95,.85,.95), # Momentum at the start, at the highest rate, and at the end
-    pct_start:float=.25,      # Share of a stage in which the rate rises
+    stages:list,    # `Stage`s in their order
+    lrs:float|list, # Highest learning rate, or a list with one for each stage
 )->dict: # `lr` and `mom`: functions of the share of the whole training, 0 to 1
     "Schedules of learning rate and momentum, for `ParamScheduler`"
-    mom = chain(stages, [combined_cos(pct_start, *moms)]*len(stages))
-    return dict(lr=stage_sched(stages, lrs, pct_start=pct_start), mom=mom)
+    mom = chain(stages, [combined_cos(.25, .95, .85, .95)]*len(stages))
+    return dict(lr=stage_sched(stages, lrs), mom=mom)
 
 # %% ../nbs/03_resizing.ipynb #2afa0c5e
 class StagesCB(Callback):

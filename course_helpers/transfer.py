@@ -143,13 +143,12 @@ def get_unfreeze(
 
 # %% ../nbs/20_transfer.ipynb #7169a6eb
 def group_sched(
-    how:str,       # A key of `SHARES`; a KeyError for any other
-    lr:float,      # Highest learning rate of the head
-    pct:float=.25, # Share of the training in which rates rise
+    how:str,  # A key of `SHARES`; a KeyError for any other
+    lr:float, # Highest learning rate of the head
 )->dict: # Schedules of learning rate and momentum
     "One-cycle schedules with a rate for each group, for `ParamScheduler`"
     lrs = np.array(SHARES[how])*lr
-    return dict(lr=combined_cos(pct, lrs/25, lrs, lrs/1e5), mom=combined_cos(pct, .95, .85, .95))
+    return dict(lr=combined_cos(.25, lrs/25, lrs, lrs/1e5), mom=combined_cos(.25, .95, .85, .95))
 
 # %% ../nbs/20_transfer.ipynb #00553f69
 sgd = partial(OptimWrapper, opt=partial(torch.optim.SGD, momentum=.9))

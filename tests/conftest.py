@@ -5,8 +5,6 @@ from pathlib import Path
 import pytest
 from processes import ROOT, processes
 
-pytest_plugins = ['halves']
-
 sys.path.append(str(ROOT/'authors'))  # what make and CI use is tested too
 HOME = Path(tempfile.mkdtemp(prefix='course-test-'))
 ARCHIVE = os.environ.get('COURSE_ARCHIVE', '')
@@ -19,6 +17,7 @@ WIDGETS = [o for o in LESSONS if o.parent.name == 'nbs' and o.stem < '3']  # les
 # A value, not a `setdefault`: what the learner's shell or settings.ini says must not matter here.
 os.environ.update(COURSE_PROFILE='quick', COURSE_IMAGES='sketches', COURSE_BUDGET='all',
                   COURSE_MY=str(HOME/'my'), COURSE_ARCHIVE='')
+if 'PYTEST_XDIST_WORKER' in os.environ: os.environ['OMP_NUM_THREADS'] = '1'  # two processes share two cores
 import course_helpers.core.config  # before torch is loaded: it tells its threads to sleep while they wait
 
 def pytest_unconfigure(): shutil.rmtree(HOME, ignore_errors=True)

@@ -2,7 +2,7 @@
 import ast, json, re, sys, tomllib
 
 import pytest
-from conftest import NBS, ROOT, nb_id
+from conftest import NBS, ROOT, WIDGETS, nb_id
 from processes import python, run
 from strip_outputs import keep, strip
 
@@ -193,6 +193,26 @@ def test_the_start_page_lists_every_lesson_and_exercise():
         if not o.stem[0] in '012': continue
         for name in re.findall(r"(?:Exercise|Choice)\('(\w+)'", '\n'.join(source(c) for c in cells(o))):
             assert f"{name!r}" in text, f'exercise {name} is not on the start page'
+
+def reckon_minutes(path):
+    "130 words a minute, 45 seconds for a cell of code that is shown, five minutes an exercise"
+    words = shown = exercises = 0
+    for c in cells(path):
+        text = source(c)
+        if c['cell_type'] == 'markdown': words += len(re.findall(r"\w[\w'.,-]*", re.sub(r'\]\([^)]*\)', '', text)))
+        elif 'source_hidden' in c['metadata'].get('jupyter', {}): exercises += len(re.findall(r' = (?:Exercise|Choice)\(', text))
+        elif '.check(' not in text:  # imports and comments take no time
+            shown += bool(re.search(r'^(?!from |import |#|\s|\)|$)', text, re.M))
+    return words/130 + .75*shown + 5*exercises
+
+@pytest.mark.parametrize('path', WIDGETS, ids=nb_id)
+def test_minutes(path):
+    "Each lesson says at its top how long it takes, at most an hour, and so does the start page"
+    top, reckoned = source(cells(path)[0]), reckon_minutes(path)
+    minutes, waits = [int(o[1]) if (o := re.search(rf'{word} (\d+)', top)) else 0 for word in ('About', 'another')]
+    assert 0 < minutes <= 60 and abs(reckoned-minutes-waits) < 5, f'{minutes}+{waits}, not {reckoned:.0f}'
+    start = (path.parent/'index.ipynb').read_text(encoding='utf-8')
+    assert re.search(rf'\({path.name}\) \| {minutes} \|', start), 'the start page says another time'
 
 @pytest.mark.parametrize('path', LESSONS, ids=nb_id)
 def test_course_comes_before_torch(path):

@@ -13,6 +13,17 @@ def loaded():
     from course_helpers.data.images import get_images
     get_images()
 
+@pytest.fixture(autouse=True)
+def forgotten_return(monkeypatch):
+    "Every exercise that asks for a function is also proved with one that returns nothing"
+    from course_helpers.exercises.kit import Exercise
+    prove = Exercise.prove
+    def forgot(*args, **kwargs): pass
+    def prove_more(self):
+        if self.codes[0].startswith('def '): assert 'returns nothing' in self.judge(forgot).message, self.name
+        return prove(self)
+    monkeypatch.setattr(Exercise, 'prove', prove_more)
+
 def run_lesson(path):
     "Run a lesson; returns whether it passed and its CPU seconds"
     from nbdev.test import test_nb

@@ -148,9 +148,11 @@ def _watch(fn, count):
     @functools.wraps(fn)
     def watched(*args, **kwargs):
         count['calls'] += 1
+        count['last'] = False
         res = fn(*args, **kwargs)
         if has_blank(res): raise _Unfinished
-        if res is None: count['nothing'] += 1
+        count['last'] = res is None
+        count['nothing'] += res is None
         return res
     return watched
 
@@ -180,9 +182,9 @@ def judge(
     "The result of an answer; never raises, and shows and records nothing"
     count = Counter()
     res = _try(test, answer, count, todo)
-    gave_nothing = 0 < count['calls'] == count['nothing']
-    failed = res.outcome in ('incorrect', 'error')
-    return Result('incorrect', _NOTHING) if failed and gave_nothing else res
+    always = res.outcome == 'incorrect' and 0 < count['calls'] == count['nothing']
+    stopped = res.outcome == 'error' and count['last']  # the check, at a None
+    return Result('incorrect', _NOTHING) if always or stopped else res
 
 # %% ../../nbs/tools/exercises/kit.ipynb #b5596df2
 def _read_json(path):

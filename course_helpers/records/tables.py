@@ -8,6 +8,7 @@ __all__ = ['PLACE', 'group_runs', 'ledger', 'plot_curve', 'most_confused', 'plot
 
 # %% ../../nbs/tools/records/tables.ipynb #1ba19cea
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 from ..core.show import with_alt
@@ -98,8 +99,8 @@ def plot_confusions(
         ax.set(title=title, xlabel='guess')
     axs.flat[0].set_yticks(range(n), labels, fontsize=small)
     axs.flat[0].set_ylabel('right class')
-    words = [_say_confusion(title, np.array(o), names) for title,o in tables.items()]
-    return with_alt(fig, ' '.join(['Confusion matrices.', *words]))
+    right = [f"{title or 'all'} {np.trace(o)} of {np.sum(o)}" for title,o in tables.items()]
+    return with_alt(fig, f"Confusion matrices, with counts of right guesses: {', '.join(right)}")
 
 # %% ../../nbs/tools/records/tables.ipynb #bcd77593
 _MOST_COUNTS = 40 # With more classes, cells are too small for their counts
@@ -113,39 +114,30 @@ def _plot_counts(ax, table):
         color = 'white' if share[i,j] > .5 else 'black'
         if n: ax.text(j, i, n, ha='center', va='center', fontsize=8, color=color)
 
-def _say_confusion(title, table, names):
-    "A confusion matrix in words"
-    pairs = [f'{a} for {b} {n} times' for n,a,b in most_confused(table, names)]
-    return (f"{title or 'All'}: {np.trace(table)} of {table.sum()} right; "
-            f"most often mistaken: {', '.join(pairs) or 'none'}.")
-
 # %% ../../nbs/tools/records/tables.ipynb #f775db50
 def plot_runs(
     runs:list,       # `Run`s of one arm or more
     score:str='val', # Name of the score
 ):
     "A chart of arms: a dot for each seed, the mean and its 95 % interval; all runs need the score"
-    groups, words = group_runs(runs), [f'Chart of accuracy on {score}, a dot for each seed.']
+    groups = group_runs(runs)
     fig, ax = plt.subplots(figsize=(6, .8+.5*len(groups)))
     for y,o in enumerate(groups):
         points = get_points(o, score)
         ax.plot(points, [y-.12]*len(o), 'o', color='tab:blue', alpha=.6)
         ax.plot(interval(points), [y+.12]*2, color='black')
         ax.plot(np.mean(points), y+.12, 'D', color='black', ms=5)
-        words.append(f'{o[0].arm}, {o[0].profile}, {o[0].budget}: {_say(points)}.')
     names = [f'{o[0].arm}\n{o[0].profile}, {o[0].budget}' for o in groups]
     ax.set_yticks(range(len(groups)), names)
     ax.set(ylim=(len(groups)-.4, -.6), xlabel=f'accuracy on {score}, %')
-    return with_alt(fig, ' '.join(words))
+    said = '; '.join(names).replace('\n', ', ')
+    return with_alt(fig, f'Accuracy on {score}, a dot a seed, their mean and its interval: {said}')
 
 # %% ../../nbs/tools/records/tables.ipynb #dc8271a6
-def _say(points, short=False):
-    "Mean, spread, n and interval in words"
+def _say(points):
+    "Mean, spread and n in words"
     mean, sd, n = spread(points)
-    if n == 1: return f'{mean:.1f} % (n = 1)'
-    low, high = interval(points)
-    text = f'{mean:.1f} ± {sd:.1f} % (n = {n})'
-    return text if short else f'{text}, 95 % interval {low:.1f} to {high:.1f}'
+    return f'{mean:.1f} % (n = 1)' if n == 1 else f'{mean:.1f} ± {sd:.1f} % (n = {n})'
 
 # %% ../../nbs/tools/records/tables.ipynb #2e6ac92b
 def _plot_gains(gains, names):
@@ -158,9 +150,9 @@ def _plot_gains(gains, names):
     ax.axvline(0, ls=':', color='grey')
     ax.set_yticks(range(len(gains)), names)
     ax.set(ylim=(len(gains)-.5, -.5), xlabel='gain in points; interval 95 %, not corrected')
-    words = [f'{k}: {o.difference:+.1f} points, from {o.low:+.1f} to {o.high:+.1f}, {o.verdict}.'
-             for k,o in zip(names, gains)]
-    return with_alt(fig, ' '.join(['Chart of gains.', *words]))
+    verdicts = Counter(o.verdict for o in gains)
+    said = ', '.join(f'{n} × {verdict}' for verdict,n in verdicts.items())
+    return with_alt(fig, f'Chart of {len(gains)} gains with their 95 % intervals: {said}')
 
 # %% ../../nbs/tools/records/tables.ipynb #ad4e6110
 @dataclass(frozen=True, repr=False)
@@ -215,7 +207,7 @@ def _find_refs(run, reference):
 def _judge(mine, refs, score):
     "My accuracy, that of the reference, and whether mine is as expected, all in words"
     my_points = get_points(mine, score)
-    my_text = _say(my_points, short=True)
+    my_text = _say(my_points)
     if not refs: return my_text, '', 'no reference for this profile'
     ref_points = get_points(refs, score)
     mean, sd, n = spread(ref_points)
@@ -225,4 +217,4 @@ def _judge(mine, refs, score):
     elif n < 2: verdict = 'one reference run, so no spread'
     elif abs(gap) <= 4*sd: verdict = 'as expected'
     else: verdict = f"{'lower' if gap < 0 else 'higher'} than expected: by {abs(gap):.1f} points"
-    return my_text, _say(ref_points, short=True), verdict
+    return my_text, _say(ref_points), verdict
