@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Callable
 
 from .core.config import PROFILES, get_settings
+from .core.files import say
 from .data.archive import (SOURCES, ImageSetError, add_archive, get_photos, status,
                                          verify_all)
 from .data.images import get_sketches
@@ -23,7 +24,6 @@ from .models.options import Options
 from .models.read import FolderError, ImageError, find_images
 
 from fastcore.docments import docments
-from tqdm import tqdm
 
 # %% ../nbs/tools/cli.ipynb #c8282d8b
 def tolerate_bad_names():
@@ -249,9 +249,7 @@ def _retrain_parser():
 # %% ../nbs/tools/cli.ipynb #3c2bbf59
 def _say(text):
     "Print, and go on training if whoever read it is gone"
-    try:
-        tqdm.write(str(text))
-        sys.stdout.flush()
+    try: say(text)
     except BrokenPipeError: detach_stdout()
 
 def _open_writer(folder):

@@ -7,14 +7,14 @@ __all__ = ['adamw', 'weights_hash', 'describe', 'get_learner', 'epoch_line', 'Sh
            'get_probs', 'score', 'record', 'sample_sched', 'get_setup', 'train', 'LivePlot']
 
 # %% ../nbs/tools/training.ipynb #2cc7c0f8
-import hashlib, inspect, os, random, time
+import hashlib, inspect, random, time
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from .baseline import get_net, one_cycle
 from .core.config import Settings, get_settings
-from .core.files import front_end
+from .core.files import progress, say, write_atomic
 from .core.show import with_alt
 from .records.run import Run, Setup, pack_bits, save_run
 
@@ -87,45 +87,16 @@ def epoch_line(
 
 # %% ../nbs/tools/training.ipynb #777a0b6e
 class ShowProgress(Callback):
-    "How far the training is, and one line an epoch"
+    "A bar over all batches, and a line an epoch"
     order = 70
     def __init__(self,
-        tell=None, # Takes a line, whether it stays, and the epochs done so far; None: print it
-    ): self.tell = tell or self.show
-    def before_fit(self):
-        self.where, self.handle, self.last, self.lines = front_end(), None, 0., []
-        self.done = len(self.learn.curve)
-        said = f'This training was stopped after epoch {self.done}: going on.'
-        if self.done: self.tell(said, True, self.done)
+        bar,        # A bar from `progress`, over the batches of all epochs
+        done:int=0, # Epochs that were done before
+    ): self.bar, self.done = bar, done
+    def after_batch(self):
+        if self.training: self.bar.update()
     def after_epoch(self):
-        if self.epoch < self.done: return
-        self.tell(epoch_line(self.learn.curve[-1], self.n_epoch), True, self.epoch+1)
-
-# %% ../nbs/tools/training.ipynb #b638762c
-@patch
-def after_batch(self:ShowProgress):
-    now = time.monotonic()
-    if now-self.last < .5: return  # seconds
-    self.last = now
-    what = 'training' if self.training else 'validating'
-    share = (self.iter+1)/self.n_iter
-    done = self.epoch + (share if self.training else 1)
-    self.tell(f'epoch {self.epoch+1} of {self.n_epoch}: {what}, {share:.0%}', False, done)
-
-# %% ../nbs/tools/training.ipynb #3490dbd0
-@patch
-def show(self:ShowProgress, line, done, epochs):
-    "Show a line in a notebook, in a terminal, or in a log, where only lines that stay are shown"
-    if self.where == 'notebook': self.update({'text/plain': '\n'.join([*self.lines, line])})
-    elif self.where == 'terminal': print(f'\r{line:<90}', end='\n' if done else '', flush=True)
-    elif done: print(line, flush=True)
-    if done: self.lines.append(line)
-
-@patch
-def update(self:ShowProgress, data):
-    "Change what is shown below the cell"
-    if self.handle: self.handle.update(data, raw=True)
-    else: self.handle = display(data, raw=True, display_id=True)
+        if self.epoch >= self.done: say(epoch_line(self.learn.curve[-1], self.n_epoch))
 
 # %% ../nbs/tools/training.ipynb #85b9acc8
 class Resumable(Callback):
@@ -170,12 +141,10 @@ def _plain_state(opt):
 
 @patch
 def save(self:Resumable):
-    "Write weights, optimizer and curve to a temporary name, then move them into place"
-    self.path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = self.path.with_suffix('.tmp')
-    torch.save(dict(model=self.learn.model.state_dict(), opt=_plain_state(self.learn.opt),
-                    curve=self.learn.curve, start=self.learn.start), tmp)
-    os.replace(tmp, self.path)
+    "Write weights, optimizer and curve, all of them or none"
+    state = dict(model=self.learn.model.state_dict(), opt=_plain_state(self.learn.opt),
+                 curve=self.learn.curve, start=self.learn.start)
+    write_atomic(self.path, partial(torch.save, state))
 
 # %% ../nbs/tools/training.ipynb #debf8ae6
 @patch
@@ -282,30 +251,29 @@ def train(
     folder:Path|None=None, # Where to keep the record; None: `runs` in your own folder
     command:str='',       # Command that makes the run again
     module:str='baseline', # Module whose lesson trains it
-    tell=None,            # Function that shows progress, see `ShowProgress`; None: print
 )->Run: # The record
     "Train, score on the validation images and keep a record; a ValueError if the net was trained"
     epochs, lr = ifnone(epochs, learn.settings.epochs), ifnone(lr, learn.settings.lr)
     setup = get_setup(learn, module, arm, command, epochs=epochs, lr=lr, sched=sample_sched(sched))
-    checkpoint = _fit(learn, setup, sched or one_cycle(lr), tell)
+    checkpoint = _fit(learn, setup, sched or one_cycle(lr))
     run = record(learn, setup, scorers, measures)
-    return _keep(run, folder or learn.settings.my_path/'runs', checkpoint)
-
-# %% ../nbs/tools/training.ipynb #2538d6c7
-def _fit(learn, setup, sched, tell):
-    "Train as `setup` says, from the last finished epoch on; returns where the checkpoint is"
-    path = learn.settings.my_path/'checkpoints'/f'{setup.file}.pt'
-    keep = Resumable(path)
-    cbs = [ParamScheduler(sched), keep, ShowProgress(tell)]
-    with validate_on_subset(learn), learn.no_logging():
-        learn.fit(setup.config['epochs'], setup.config['lr'], cbs=cbs, start_epoch=keep.load(learn))
-    return path
-
-def _keep(run, folder, checkpoint):
-    "Save a record, and delete the checkpoint that is not needed any more"
-    save_run(run, folder)
+    save_run(run, folder or learn.settings.my_path/'runs')
     checkpoint.unlink(missing_ok=True)
     return run
+
+# %% ../nbs/tools/training.ipynb #2538d6c7
+def _fit(learn, setup, sched):
+    "Train as `setup` says, from the last finished epoch on; returns where the checkpoint is"
+    path = learn.settings.my_path/'checkpoints'/f'{setup.file}.pt'
+    keep, epochs, batches = Resumable(path), setup.config['epochs'], len(learn.dls.train)
+    done = keep.load(learn)
+    with progress(epochs*batches, 'Training', ' batches') as bar:
+        if done: say(f'This training was stopped after epoch {done}: going on.')
+        bar.update(done*batches)
+        cbs = [ParamScheduler(sched), keep, ShowProgress(bar, done)]
+        with validate_on_subset(learn), learn.no_logging():
+            learn.fit(epochs, setup.config['lr'], cbs=cbs, start_epoch=done)
+    return path
 
 # %% ../nbs/tools/training.ipynb #1723f2fe
 class LivePlot(Callback):

@@ -147,14 +147,13 @@ def run_arm(
     dev:bool=False, # Score on a tenth of train, held out, instead of on val
     folder:Path|None=None, # Where to keep the record; None: `runs` in your own folder
     command:str='', # Command that makes the run again
-    tell=None,      # Function that shows progress, see `ShowProgress`; None: print
 )->object: # A `Run`
     "Train, score and measure an arm, and keep a record; takes seconds to hours"
     arm = parse_arm(arm) if isinstance(arm, str) else arm
     trial = build_arm(arm, s, images, seed, dev)
     run = train(trial.learn, arm.name, count_epochs(arm, trial.learn.settings), sched=trial.sched,
                 scorers=trial.scorers, measures=trial.measures, folder=folder, command=command,
-                module=arm.module, tell=tell)
+                module=arm.module)
     trial.clear()
     return run
 

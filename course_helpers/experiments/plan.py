@@ -4,24 +4,22 @@
 
 # %% auto #0
 __all__ = ['COMPARED', 'Planned', 'is_record', 'to_do', 'guess_minutes', 'plan_arms', 'plan_questions', 'find_work', 'say_plan',
-           'PlanBar', 'BusyError', 'make_runs', 'show_made']
+           'BusyError', 'make_runs', 'show_made']
 
 # %% ../../nbs/tools/experiments/plan.ipynb #8d43d964
-import sys
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from ..core.config import Settings, get_settings
+from ..core.files import progress, say
 from .arm import count_epochs, fit_settings, parse_arm, run_arm
 from ..data.images import ImageSet, get_images
 from ..recipe import show_ladder
 from ..records.questions import PlanError, get_question, read_plan
 from ..records.run import load_runs
 
-from fastcore.basics import patch
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 # %% ../../nbs/tools/experiments/plan.ipynb #b646fec1
 @dataclass(frozen=True)
@@ -159,45 +157,14 @@ def say_plan(
     minutes = guess_minutes(todo, runs)
     if todo and minutes: print(f'About {max(1, round(minutes))} minutes of training in all.')
 
-# %% ../../nbs/tools/experiments/plan.ipynb #ecfb4b9e
-class PlanBar:
-    "A progress bar over all epochs of a plan"
-    def __init__(self,
-        todo:list, # Runs to make
-    ):
-        self.done, self.total = 0, sum(p.epochs for p in todo)
-        self.bar = tqdm(total=self.total, unit='epoch', disable=None, leave=False,
-                        bar_format='{l_bar}{bar}| {elapsed} gone, {remaining} left')
-    def start(self, i, n, plan):
-        "A run begins"
-        self.first, self.epochs = True, plan.epochs
-        self.bar.set_description(f'Run {i+1} of {n}: {plan.arm}, seed {plan.seed}')
-    def end(self, run):
-        "A run is over"
-        self.done += self.epochs
-        self.bar.write(str(run), file=sys.stdout)
-        sys.stdout.flush()
-
-# %% ../../nbs/tools/experiments/plan.ipynb #95ed5ff5
-@patch
-def tell(self:PlanBar, line, stays, epochs):
-    "Called while a run trains: see `ShowProgress`"
-    if self.first and stays: self.bar.initial = self.done+epochs  # by an earlier try
-    self.first = False
-    self.bar.n = min(self.done+epochs, self.total)
-    self.bar.refresh()
-
 # %% ../../nbs/tools/experiments/plan.ipynb #a5f02cac
 def _make_all(todo, images, folder):
     "Make the runs that are left, one after the other"
-    bar = PlanBar(todo)
-    try:
-        for i,p in enumerate(todo):
-            bar.start(i, len(todo), p)
-            run = run_arm(p.arm, p.s, images[p.s.images], p.seed, folder=folder,
-                          command=p.command, tell=bar.tell)
-            bar.end(run)
-    finally: bar.bar.close()
+    with progress(sum(p.epochs for p in todo), 'All runs', ' epochs') as bar:
+        for i,p in enumerate(todo, 1):
+            bar.set_description(f'Run {i} of {len(todo)}: {p.arm}, seed {p.seed}')
+            say(run_arm(p.arm, p.s, images[p.s.images], p.seed, folder=folder, command=p.command))
+            bar.update(p.epochs)
 
 # %% ../../nbs/tools/experiments/plan.ipynb #3750e310
 class BusyError(OSError): "Another command is at the same work"

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Callable
 
+from ..core.files import progress
 from .pretrained import Base, to_batch
 from .read import FolderError, ImageError, read_bytes, read_image, to_square
 
@@ -18,7 +19,6 @@ import numpy as np
 import torch
 from fastcore.basics import chunked, patch
 from platformdirs import user_cache_dir
-from tqdm import tqdm
 
 # %% ../../nbs/tools/models/features.ipynb #2495fa0f
 PREPARED = 1  # goes up when images are prepared in another way
@@ -143,8 +143,7 @@ def fill(
 )->tuple: # {file: key}, and {file: what is wrong with it} for broken images
     "Compute the missing rows: minutes for thousands of images; `FolderError` if the disk refuses"
     keys, broken = {}, {}
-    bar = tqdm(total=len(files), unit='image', desc='Bottlenecks', disable=None, leave=False)
-    with bar:
+    with progress(len(files), 'Bottlenecks', ' images') as bar:
         for part in chunked(files, bs):
             keys |= _fill_batch(store, net, base, Path(folder), part, broken)
             bar.update(len(part))

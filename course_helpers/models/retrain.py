@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Callable, Iterable
 
+from ..core.files import progress
 from .features import Bottlenecks, cache_folder, fill
 from .classes import check_parts, list_classes, split_images
 from .folder import (Model, build, check_onnx, check_target,
@@ -29,7 +30,6 @@ from PIL import Image, ImageEnhance, ImageOps
 from scipy.stats import binomtest
 from torch import nn
 from torch.nn.functional import cross_entropy
-from tqdm import tqdm
 
 # %% ../../nbs/tools/models/retrain.ipynb #b446f636
 def distort(
@@ -126,8 +126,7 @@ def _steps(layer, rows, pairs, steps, o):
     opt, rng = torch.optim.AdamW(layer.parameters(), o.lr), random.Random(o.seed)
     sched = torch.optim.lr_scheduler.OneCycleLR(opt, o.lr, total_steps=steps)
     batches = (b for _ in itertools.count() for b in rows.batches(pairs, o.bs, rng, o))
-    bar = tqdm(total=steps, unit='step', desc='Training', disable=None, leave=False)
-    with bar:
+    with progress(steps, 'Training', ' steps') as bar:
         for x,y in itertools.islice(batches, steps):
             loss = cross_entropy(layer(x), y)
             opt.zero_grad()
