@@ -4,26 +4,17 @@
 
 # %% auto #0
 __all__ = ['PROFILES', 'CHOICES', 'LIMITS', 'FOLDERS', 'KEYS', 'ENV_KEYS', 'ProfileSettings', 'Settings', 'find_root',
-           'SettingsError', 'parse_value', 'read_ini', 'get_settings', 'get_device']
+           'SettingsError', 'suggest', 'parse_value', 'read_ini', 'get_settings', 'get_device']
 
 # %% ../../nbs/tools/core/config.ipynb #252a00ca
 import configparser, difflib, os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import course_helpers
 
 from fastcore.basics import patch
 from platformdirs import user_cache_path
-
-# %% ../../nbs/tools/core/config.ipynb #bf07b751
-PROFILES = dict(
-    quick=dict(net='tiny', size=48, small=32, side=64, bs=32, lr=2e-2, wd=.05, jitter=0.,
-               min_scale_all=.5, min_scale_few=.5, epochs_all=4, epochs_few=4, per_class=100),
-    cpu=dict(net='small', size=64, small=48, side=80, bs=64, lr=1e-2, wd=.05, jitter=.2,
-             min_scale_all=.6, min_scale_few=.35, epochs_all=4, epochs_few=36, per_class=100),
-    gpu=dict(net='xresnet50', size=224, small=128, side=256, bs=64, lr=3e-3, wd=.01, jitter=.2,
-             min_scale_all=.35, min_scale_few=.35, epochs_all=5, epochs_few=80, per_class=100))
 
 # %% ../../nbs/tools/core/config.ipynb #45975ef8
 @dataclass(frozen=True)
@@ -42,6 +33,14 @@ class ProfileSettings:
     epochs_all:int=4    # Epochs in budget `all`
     epochs_few:int=4    # Epochs in budget `few`
     per_class:int=100   # Training images of each class in budget `few`, and in `quick`
+
+# %% ../../nbs/tools/core/config.ipynb #bf07b751
+PROFILES = dict(
+    quick=asdict(ProfileSettings()),
+    cpu=dict(net='small', size=64, small=48, side=80, bs=64, lr=1e-2, wd=.05, jitter=.2,
+             min_scale_all=.6, min_scale_few=.35, epochs_all=4, epochs_few=36, per_class=100),
+    gpu=dict(net='xresnet50', size=224, small=128, side=256, bs=64, lr=3e-3, wd=.01, jitter=.2,
+             min_scale_all=.35, min_scale_few=.35, epochs_all=5, epochs_few=80, per_class=100))
 
 # %% ../../nbs/tools/core/config.ipynb #4ef89a4b
 @dataclass(frozen=True)
@@ -95,6 +94,16 @@ LIMITS = dict(size=(16,1024), small=(16,1024), side=(16,1024), bs=(2,4096), lr=(
 FOLDERS = 'archive','data','my'
 KEYS = *CHOICES, *LIMITS, *FOLDERS
 
+# %% ../../nbs/tools/core/config.ipynb #a3f0c1d2
+def suggest(
+    word:str,    # What nobody knows
+    known:tuple, # The words there are
+    title:str,   # What they are
+)->str: # The end of a refusal
+    "The known word that is most like `word`, or all of them if none is"
+    near = difflib.get_close_matches(word, known, 1)
+    return f'Did you mean {near[0]!r}?' if near else f"{title}: {', '.join(known)}."
+
 # %% ../../nbs/tools/core/config.ipynb #6e2c05e2
 def parse_value(
     key:str,   # Name of a field of `Settings`
@@ -105,8 +114,7 @@ def parse_value(
     if key in FOLDERS: return text
     if key in LIMITS: return _number(key, text, where)
     if key not in CHOICES:
-        near = difflib.get_close_matches(key, KEYS, 1)
-        hint = f'Did you mean {near[0]!r}?' if near else f"Known keys: {', '.join(KEYS)}."
+        hint = suggest(key, KEYS, 'Known keys')
         raise SettingsError(f'{where}: there is no setting {key!r}. {hint}')
     if text in CHOICES[key]: return text
     raise SettingsError(f"{where}: {key} = {text!r} is not known. "

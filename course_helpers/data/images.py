@@ -4,19 +4,18 @@
 
 # %% auto #0
 __all__ = ['ImageSet', 'load_images', 'get_sketches', 'get_images', 'file_hash', 'is_dev', 'is_unseen', 'noisy_labels', 'pick',
-           'sample_images', 'split_files', 'sheet', 'browse']
+           'sample_images', 'split_files', 'sheet']
 
 # %% ../../nbs/tools/data/images.ipynb #3ab90c18
-import ast, csv, hashlib, io, json, math, random, tokenize
+import csv, hashlib, json, math, random
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import sketches
 from ..core.config import Settings, get_settings
 from ..core.files import locked, write_atomic
 from .archive import (GET_AGAIN, MARKER, ImageSetError, find_photos, list_files,
                                          read_marker)
-from .sketches import CLASSES, make_sketches
+from .sketches import CLASSES, FINGERPRINT, make_sketches
 
 from fastcore.basics import patch
 from PIL import Image, ImageOps
@@ -67,37 +66,16 @@ def _check_files(images, n):
     both = {Path(o).name for o in images.train} & {Path(o).name for o in images.val}
     if both: raise ImageSetError(f'{len(both)} images are in train and in val, as {min(both)}.')
 
-# %% ../../nbs/tools/data/images.ipynb #27bf95e0
-def _docstring_lines(text):
-    "Numbers of the lines that hold nothing but a docstring"
-    for node in ast.walk(ast.parse(text)):
-        body = getattr(node, 'body', None)
-        first = body[0] if isinstance(body, list) and body else None
-        if not isinstance(first, ast.Expr) or not isinstance(first.value, ast.Constant): continue
-        if first.lineno != getattr(node, 'lineno', 0):
-            yield from range(first.lineno, first.end_lineno+1)
-
-def _code_hash(path):
-    "SHA-256 of the lines of a module, without comments, docstrings and empty lines"
-    text = Path(path).read_text(encoding='utf-8')
-    lines, docs = text.splitlines(), {*_docstring_lines(text)}
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        row, column = token.start
-        if token.type == tokenize.COMMENT: lines[row-1] = lines[row-1][:column].rstrip()
-    kept = [line for i,line in enumerate(lines, 1) if line and i not in docs]
-    return hashlib.sha256('\n'.join(kept).encode()).hexdigest()
-
 # %% ../../nbs/tools/data/images.ipynb #89207cd1
 def get_sketches(
     data:Path, # Folder for image sets and caches
 ):
     "The ten classes as sketches; the first call draws them, which may take minutes"
-    code = _code_hash(Path(sketches.__file__))
-    folder = Path(data)/f'sketches-{code[:8]}'
+    folder = Path(data)/f'sketches-{FINGERPRINT[:8]}'
     if not read_marker(folder):
         with locked(Path(data)):
             make_sketches(folder)
-            marker = dict(name=folder.name, n=len(list_files(folder)), fingerprint=code)
+            marker = dict(name=folder.name, n=len(list_files(folder)), fingerprint=FINGERPRINT)
             write_atomic(folder/MARKER, json.dumps(marker))
     return load_images(folder)
 
@@ -226,17 +204,3 @@ def sheet(
         row, col = divmod(i, cols)
         res.paste(im, (col*step, row*step))
     return res
-
-# %% ../../nbs/tools/data/images.ipynb #21279f63
-def browse(
-    images:ImageSet, # The image set
-    name:str,        # Name of a class, such as `church`
-    page:int=0,      # Which twelve of them, counted from 0
-):
-    "Twelve training images of one class; a ValueError if there is no such class"
-    wnid = {v:k for k,v in CLASSES.items()}.get(name)
-    if not wnid:
-        raise ValueError(f"There is no class {name!r}. Classes: {', '.join(CLASSES.values())}.")
-    mine = [o for o in images.train if o.split('/')[1] == wnid]
-    shown = 12  # images on a page
-    return sheet(mine[page*shown:(page+1)*shown], images.folder)

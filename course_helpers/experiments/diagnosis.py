@@ -14,7 +14,7 @@ from ..architecture import RESTRIDES, Restride
 from ..augmentation import (SHIFTS, augmented, balanced, class_weights, fixed_dls,
                                          score_shifted, recalls, thin_out, train_labels)
 from ..training import get_learner
-from .arm import Arm, Trial, check_choice
+from .arm import Arm, Trial, check_choice, parse_count
 from ..data.loaders import get_dls
 from ..lr_finder import range_measure
 from ..normalization import imagenet_stats
@@ -77,8 +77,7 @@ class Augmentation(Arm):
     module, prefix, example = 'augmentation', 'augment', 'augment/flip/20'
     def __post_init__(self):
         check_choice(self.how, ('none', 'flip', 'doubled', 'full', 'hurt', 'elsewhere'))
-        if self.n != 'all' and not self.n.isdecimal():
-            raise ValueError(f'{self.n!r} is no number of images.')
+        parse_count(self.n)
     def stages(self, s):
         return [(s.size, s.epochs//2 if self.how == 'doubled' else s.epochs)]
 
@@ -86,8 +85,8 @@ class Augmentation(Arm):
 @patch
 def build(self:Augmentation, s, images, seed, dev=False):
     files = split_files(images, s, dev)[0]
-    if self.n != 'all' and int(self.n) < s.per_class:
-        files = sample_images(files, int(self.n), seed, len(files))
+    n = parse_count(self.n)
+    if n and n < s.per_class: files = sample_images(files, n, seed, len(files))
     dls = self._change(get_dls(s, images, dev=dev, train=files))
     shifted = self.name in ('augment/full/100', 'augment/elsewhere/100', 'augment/none/100')
     scorers = {f'val_{k}': score_shifted(*o) for k,o in SHIFTS.items()} if shifted else {}

@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass
 
 from ..training import get_learner
-from .arm import Arm, Trial, check_choice
+from .arm import Arm, Trial, check_choice, score_on
 from ..data.loaders import get_dls
 from ..data.images import split_files
 from ..resizing import Stage, StagesCB, stage_scheds
@@ -65,7 +65,7 @@ def build(self:Leak, s, images, seed, dev=False):
     dls = get_dls(s, images, train=splits['second'])
     cbs, sched = self._first_stage(dls, s, images, splits) if self.small_epochs else ([], None)
     dls.made_with['kind'] = self.kind
-    scorers = {k: _score_on(splits[k]) for k in ('held_out', 'leaked', 'rest')}
+    scorers = {k: score_on(splits[k]) for k in ('held_out', 'leaked', 'rest')}
     return Trial(get_learner(dls, s, seed, cbs=cbs), sched, scorers)
 
 # %% ../../nbs/tools/experiments/leak.ipynb #34933df8
@@ -77,11 +77,3 @@ def _first_stage(self:Leak, dls, s, images, splits):
     stages = [Stage(*o) for o in self.stages(s)]
     lrs = [s.lr, s.lr/3]  # the second stage has a third of the rate
     return [StagesCB(stages, [small.train, dls.train])], stage_scheds(stages, lrs)
-
-# %% ../../nbs/tools/experiments/leak.ipynb #033ccd81
-def _score_on(files):
-    "A scorer on images of the learner's set"
-    def score(learn):
-        items = [learn.dls.images.folder/o for o in files]
-        return learn.get_preds(dl=learn.dls.test_dl(items, with_labels=True))
-    return score
