@@ -9,6 +9,7 @@ __all__ = ['FORMAT', 'MODEL_FILES', 'Model', 'ModelError', 'build', 'run_net', '
 # %% ../../nbs/tools/models/folder.ipynb #4f6d644a
 import json, logging, math, os, shutil, uuid, warnings
 import importlib.util
+from collections import OrderedDict
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Iterable
@@ -20,6 +21,7 @@ from .read import ImageError, read_image, to_square
 import numpy as np
 import timm, torch
 from safetensors.torch import load_file, save
+from fastcore.basics import chunked
 from torch import nn
 
 # %% ../../nbs/tools/models/folder.ipynb #05608fb8
@@ -43,24 +45,22 @@ class ModelError(ValueError): "A model folder that can't be used"
 
 # %% ../../nbs/tools/models/folder.ipynb #02676d2b
 def build(
-    model:Model,              # What to build
-    base:nn.Module|None=None, # The net without classifier; None: one with random weights
+    model:Model,               # What to build
+    base:nn.Module|None=None,  # The net without classifier; None: one with random weights
+    final:nn.Module|None=None, # The final layer; None: one with random weights
 )->nn.Module: # In evaluation mode
-    "A net with its final layer, whose weights are random"
-    net = nn.Module()
-    net.base = base if base is not None else timm.create_model(model.base, num_classes=0)
-    setattr(net, model.layer, nn.Linear(model.features, len(model.classes)))
-    return net.eval()
+    "A net with its final layer"
+    if base is None: base = timm.create_model(model.base, num_classes=0)
+    if final is None: final = nn.Linear(model.features, len(model.classes))
+    return nn.Sequential(OrderedDict({'base': base, model.layer: final})).eval()
 
 # %% ../../nbs/tools/models/folder.ipynb #57fadf34
 def run_net(
     net:nn.Module,   # What `build` returned
-    model:Model,     # What it was built from
     xb:torch.Tensor, # What `to_batch` returned
 )->torch.Tensor: # n × classes
     "Probabilities of each class"
-    final = getattr(net, model.layer)
-    with torch.inference_mode(): return final(net.base(xb)).softmax(1)
+    with torch.inference_mode(): return net(xb).softmax(1)
 
 # %% ../../nbs/tools/models/folder.ipynb #74feb7e7
 def _beside(folder, ending):
@@ -166,7 +166,7 @@ def is_layer(
 )->bool:
     "May the final layer be called so?"
     if not isinstance(name, str) or not name.isidentifier(): return False
-    return name != 'base' and not hasattr(nn.Module(), name)
+    return name != 'base' and not hasattr(nn.Sequential(), name)
 
 # %% ../../nbs/tools/models/folder.ipynb #624ef0e9
 def _is_count(o, top=math.inf): return type(o) is int and 0 < o <= top
@@ -220,20 +220,13 @@ def check_onnx():
     if lacks: raise ModelError(
         f"ONNX needs packages that are not there. Try: pip install {' '.join(lacks)}")
 
-class _Whole(nn.Module):
-    "A net from images to probabilities"
-    def __init__(self, net, model):
-        super().__init__()
-        self.net, self.layer = net, model.layer
-    def forward(self, x): return getattr(self.net, self.layer)(self.net.base(x)).softmax(1)
-
 # %% ../../nbs/tools/models/folder.ipynb #f2182977
 def _to_onnx(net, model, path):
     "Write the net as ONNX, without the many lines that PyTorch prints"
     example = torch.rand(2, 3, model.size, model.size)
     logging.getLogger('torch.onnx').setLevel(logging.ERROR)
     with warnings.catch_warnings(action='ignore'): torch.onnx.export(
-        _Whole(net, model).eval(), (example,), str(path),
+        nn.Sequential(net, nn.Softmax(1)).eval(), (example,), str(path),
         dynamo=True, verbose=False, external_data=False,
         input_names=['images'], output_names=['probabilities'],
         dynamic_shapes=({0: torch.export.Dim('n')},))
@@ -249,7 +242,7 @@ def export_onnx(
     _to_onnx(net, model, path)
     x = torch.rand(3, 3, model.size, model.size)
     got, = onnxruntime.InferenceSession(str(path)).run(None, {'images': x.numpy()})
-    if not np.allclose(got, run_net(net, model, x).numpy(), atol=1e-4): raise ModelError(
+    if not np.allclose(got, run_net(net, x).numpy(), atol=1e-4): raise ModelError(
         'The ONNX file gives other probabilities than PyTorch. Nothing was kept.')
 
 # %% ../../nbs/tools/models/folder.ipynb #bbf329c3
@@ -262,7 +255,7 @@ def _label_batch(net, model, batch):
     "Pairs of path, and probabilities by class or the error, of (path, square or error)"
     squares = [o for _,o in batch if not isinstance(o, ImageError)]
     probs = []
-    if squares: probs = run_net(net, model, to_batch(np.stack(squares), model)).tolist()
+    if squares: probs = run_net(net, to_batch(np.stack(squares), model)).tolist()
     rows = iter(probs)
     for path,o in batch:
         yield path, o if isinstance(o, ImageError) else dict(zip(model.classes, next(rows)))
@@ -275,10 +268,5 @@ def label_images(
     bs:int=16,      # Images in a batch
 ): # Yields pairs: a path, and {class: probability} or an `ImageError`
     "Say what is in images, batch by batch, in the order of the paths"
-    batch = []
-    for path in paths:
-        batch.append((path, _try_square(path, model.size)))
-        if len(batch) < bs: continue
-        yield from _label_batch(net, model, batch)
-        batch = []
-    yield from _label_batch(net, model, batch)
+    for part in chunked(paths, bs):
+        yield from _label_batch(net, model, [(o, _try_square(o, model.size)) for o in part])

@@ -8,7 +8,9 @@ __all__ = ['distort', 'Rows', 'evaluate', 'fit', 'Report', 'retrain']
 # %% ../../nbs/tools/models/retrain.ipynb #51765c4d
 import glob, itertools, math, os, random, sys, time
 from contextlib import closing
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Callable, Iterable
 
@@ -60,12 +62,10 @@ class Rows:
     folder:Path       # Where the images are
     net:Callable      # The net without classifier
     base:Base         # Its description
-    def _targets(self, pairs): return torch.tensor([self.place[k] for _,k in pairs])
-    def _stored(self, pairs):
-        return torch.from_numpy(self.store.get([self.keys[o] for o,_ in pairs]))
-    def _distorted(self, pairs, options, rng):
+    def _stored(self, files): return torch.from_numpy(self.store.get([self.keys[o] for o in files]))
+    def _distorted(self, files, options, rng):
         size = self.base.size
-        images = (read_image(self.folder/o, 2*size) for o,_ in pairs)  # with room to crop
+        images = (read_image(self.folder/o, 2*size) for o in files)  # with room to crop
         squares = [distort(im, size, options, rng) for im in images]
         with torch.no_grad(): return self.net(to_batch(np.stack(squares), self.base))
 
@@ -81,9 +81,10 @@ def batches(self:Rows,
     pairs = list(pairs)
     if rng: rng.shuffle(pairs)
     for part in chunked(pairs, bs):
+        files, classes = zip(*part)
         distorts = options and options.distorts
-        rows = self._distorted(part, options, rng) if distorts else self._stored(part)
-        yield rows, self._targets(part)
+        rows = self._distorted(files, options, rng) if distorts else self._stored(files)
+        yield rows, torch.tensor([self.place[k] for k in classes])
 
 # %% ../../nbs/tools/models/retrain.ipynb #9d981589
 def evaluate(
@@ -110,15 +111,17 @@ def fit(
 )->tuple: # The layer, and a list of what was seen: step, losses, accuracy
     "Train a final layer, and take its best weights; `FolderError` if the loss becomes NaN"
     torch.manual_seed(o.seed)
-    per_epoch = math.ceil(len(parts['training'])/o.bs)
-    steps, every = o.steps or o.epochs*per_epoch, o.every or per_epoch
     layer = nn.Linear(rows.base.features, len(rows.place))
-    best, losses = _Best(layer, rows, parts['validation'], o.eval_bs, look), []
-    for step,loss in enumerate(_steps(layer, rows, parts['training'], steps, o), 1):
-        losses.append(loss)
-        if step % every == 0 or step == steps: best.look(step, losses)
-        if keep and o.keep_every and step % o.keep_every == 0: keep(layer, step)
-    return best.load(), best.curve
+    curve, least, best = [], math.inf, None
+    for step,losses in _rounds(layer, rows, parts['training'], o, keep):
+        seen = _validate(layer, rows, parts['validation'], o.eval_bs, step, losses)
+        curve.append(seen)
+        if seen['valid_loss'] < least:
+            least, best = seen['valid_loss'], deepcopy(layer.state_dict())
+        if look: look(seen)
+    if best is None: raise FolderError('The loss became NaN. Try a smaller learning rate, by --lr.')
+    layer.load_state_dict(best)
+    return layer, curve
 
 # %% ../../nbs/tools/models/retrain.ipynb #cea4e497
 def _steps(layer, rows, pairs, steps, o):
@@ -137,35 +140,24 @@ def _steps(layer, rows, pairs, steps, o):
             yield loss.item()
 
 # %% ../../nbs/tools/models/retrain.ipynb #b9c76865
-@dataclass
-class _Best:
-    "Looks at validation, and remembers the weights that did best there"
-    layer:nn.Module
-    rows:Rows
-    pairs:list
-    bs:int
-    tell:Callable|None
-    def __post_init__(self): self.loss, self.weights, self.curve = math.inf, None, []
-    def load(self):
-        if not self.weights: raise FolderError(
-            'The loss became NaN. Try a smaller learning rate, by --lr.')
-        self.layer.load_state_dict(self.weights)
-        return self.layer
+def _rounds(layer, rows, pairs, o, keep):
+    "Train from one validation to the next; yields the step, and the losses since the last one"
+    per_epoch = math.ceil(len(pairs)/o.bs)
+    steps, every = o.steps or o.epochs*per_epoch, o.every or per_epoch
+    losses = []
+    for step,loss in enumerate(_steps(layer, rows, pairs, steps, o), 1):
+        losses.append(loss)
+        if step % every == 0 or step == steps:
+            yield step, losses
+            losses = []
+        if keep and o.keep_every and step % o.keep_every == 0: keep(layer, step)
 
 # %% ../../nbs/tools/models/retrain.ipynb #9b822620
-@patch
-def look(self:_Best, step, losses):
-    "Validate after some training losses, and forget these"
-    batches = self.rows.batches(self.pairs, self.bs)
-    loss, table = evaluate(self.layer, batches, len(self.rows.place))
-    accuracy = float(np.trace(table)/table.sum())
-    seen = dict(step=step, train_loss=sum(losses)/len(losses), valid_loss=loss, accuracy=accuracy)
-    losses.clear()
-    self.curve.append(seen)
-    if loss < self.loss:
-        self.loss = loss
-        self.weights = {k: v.clone() for k,v in self.layer.state_dict().items()}
-    if self.tell: self.tell(seen)
+def _validate(layer, rows, pairs, bs, step, losses):
+    "What is seen at a step: the mean of the training losses, and how validation goes"
+    loss, table = evaluate(layer, rows.batches(pairs, bs), len(rows.place))
+    return dict(step=step, train_loss=sum(losses)/len(losses), valid_loss=loss,
+                accuracy=float(np.trace(table)/table.sum()))
 
 # %% ../../nbs/tools/models/retrain.ipynb #d1a00227
 @dataclass(frozen=True)
@@ -178,10 +170,6 @@ class Report:
         "Number of test images"
         return int(np.sum(self.table))
     @property
-    def right(self):
-        "How many of them were right"
-        return int(np.trace(self.table))
-    @property
     def accuracy(self):
         "Share of them that is right"
         return float(np.trace(self.table)/self.n)
@@ -190,7 +178,7 @@ class Report:
 @patch(as_prop=True)
 def interval(self:Report):
     "Wilson's 95 % confidence interval of the accuracy: lower and upper end"
-    ci = binomtest(self.right, self.n).proportion_ci(.95, 'wilson')
+    ci = binomtest(int(np.trace(self.table)), self.n).proportion_ci(.95, 'wilson')
     return float(ci.low), float(ci.high)
 
 @patch(as_prop=True)
@@ -263,16 +251,19 @@ def retrain(
     onnx:bool=False,            # Write `model.onnx` too
 )->Report: # How the model did on its test images
     "Make a model of a folder of images, in minutes; `FolderError` or `ModelError` if it can't be"
-    start, output = time.perf_counter(), Path(os.path.abspath(output))
-    classes, parts = _plan(Path(folder), output, o, onnx)
+    start, folder, output = time.perf_counter(), Path(folder), Path(os.path.abspath(output))
+    classes = list_classes(folder)
+    parts = split_images(classes, o.testing, o.validation)
+    _check_places(folder, output, o, onnx)
     net, base = get_base(o.base, o.size)
     with closing(Bottlenecks(bottlenecks or cache_folder(), base)) as store:
-        fast = fuse_batchnorm(net)
-        rows, parts, model = _get_rows(store, fast, base, folder, classes, parts, o)
-        saver = _Saver(net, model, output, onnx)
-        layer, curve = fit(rows, parts, o, look, saver.keep)
-        report = _test(layer, rows, parts['testing'], o.eval_bs)
-    return saver.finish(layer, report, curve=curve, seconds=time.perf_counter()-start)
+        rows, parts, model = _get_rows(store, fuse_batchnorm(net), base, folder, classes, parts, o)
+        layer, curve = fit(rows, parts, o, look, partial(_keep, net, model, output))
+        table = evaluate(layer, rows.batches(parts['testing'], o.eval_bs), len(classes))[1]
+    report, seconds = Report([*classes], table.tolist()), time.perf_counter()-start
+    record = model.record | report.record | dict(curve=curve, seconds=seconds)
+    _finish(build(model, net, layer), replace(model, record=record), output, report, onnx)
+    return report
 
 # %% ../../nbs/tools/models/retrain.ipynb #2ab345e4
 def _get_rows(store, net, base, folder, classes, parts, o):
@@ -291,33 +282,16 @@ def _get_rows(store, net, base, folder, classes, parts, o):
     return Rows(store, keys, place, Path(folder), net, base), parts, model
 
 # %% ../../nbs/tools/models/retrain.ipynb #b0240342
-@dataclass
-class _Saver:
-    "Writes the models of one retraining"
-    net:nn.Module # The net without classifier
-    model:Model   # What is to be trained
-    output:Path   # Where the last model goes
-    onnx:bool     # Write that one as ONNX too?
-    def whole(self, layer):
-        "The net with its final layer"
-        res = build(self.model, self.net)
-        getattr(res, self.model.layer).load_state_dict(layer.state_dict())
-        return res
-    def keep(self, layer, step):
-        "Write an intermediate model beside the last one"
-        folder = self.output.with_name(f'{self.output.name}-step{step}')
-        write_model(self.whole(layer), self.model, folder)
+def _keep(net, model, output, layer, step):
+    "Write an intermediate model beside the last one"
+    write_model(build(model, net, layer), model, output.with_name(f'{output.name}-step{step}'))
 
 # %% ../../nbs/tools/models/retrain.ipynb #1c1c73ab
-@patch
-def finish(self:_Saver, layer, report, **more):
-    "Write the last model, with `report` and more in its record"
-    model = replace(self.model, record=self.model.record | report.record | more)
-    net = self.whole(layer)
+def _finish(net, model, output, report, onnx):
+    "Write the last model, with a plot of its confusions, and as ONNX too if asked for"
     extra = {'confusion.png': lambda path: path.write_bytes(report.image.png)}
-    if self.onnx: extra['model.onnx'] = lambda path: export_onnx(net, model, path)
-    write_model(net, model, self.output, extra)
-    return report
+    if onnx: extra['model.onnx'] = lambda path: export_onnx(net, model, path)
+    write_model(net, model, output, extra)
 
 # %% ../../nbs/tools/models/retrain.ipynb #eb1899f8
 def _check_places(folder, output, o, onnx):
@@ -331,16 +305,3 @@ def _check_places(folder, output, o, onnx):
     if o.keep_every:
         for at in output.parent.glob(f'{glob.escape(output.name)}-step*'): check_target(at)
     if onnx: check_onnx()
-
-# %% ../../nbs/tools/models/retrain.ipynb #d7934966
-def _plan(folder, output, o, onnx):
-    "Image files by class, and their parts, once all that can be refused at the start was checked"
-    classes = list_classes(folder)
-    parts = split_images(classes, o.testing, o.validation)
-    _check_places(folder, output, o, onnx)
-    return classes, parts
-
-def _test(layer, rows, pairs, bs):
-    "The `Report` of a layer on its test images"
-    table = evaluate(layer, rows.batches(pairs, bs), len(rows.place))[1]
-    return Report([*rows.place], table.tolist())
