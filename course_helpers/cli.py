@@ -178,13 +178,13 @@ def _label_parser():
     return p
 
 # %% ../nbs/tools/cli.ipynb #d0e57f8e
-def _to_json(**what): return json.dumps(what, ensure_ascii=False)
-
 def _line(path, found, a):
     "What is printed for an image; None if nothing is"
-    if isinstance(found, ImageError):
-        return _to_json(path=str(path), error=str(found)) if a.json else None
-    if a.json: return _to_json(path=str(path), classes=found)
+    broken = isinstance(found, ImageError)
+    if a.json:
+        what = dict(error=str(found)) if broken else dict(classes=found)
+        return json.dumps(dict(path=str(path), **what), ensure_ascii=False)
+    if broken: return None
     best = sorted(found.items(), key=lambda o: -o[1])[:a.top]
     return f'{path}: ' + ', '.join(f'{k} {v:.3f}' for k,v in best)
 

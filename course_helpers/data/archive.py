@@ -110,16 +110,12 @@ def check_member(
     member:tarfile.TarInfo, # One entry of an archive
 ):
     "Refuse an entry that is not a plain file or folder inside the archive's own: an ImageSetError"
-    fault = _fault(member)
-    if fault: raise ImageSetError(f'The archive holds {member.name!r}, which {fault}. '
-                                  'It is not an image set; nothing was unpacked.')
-
-# %% ../../nbs/tools/data/archive.ipynb #610ba3f8
-def _fault(member):
-    "What is wrong with an entry, in a few words; empty if nothing is"
     parts = member.name.replace('\\', '/').split('/')
-    if not parts[0] or ':' in parts[0] or '..' in parts: return 'leads out of its folder'
-    return '' if member.isfile() or member.isdir() else 'is a link or a device'
+    outside = not parts[0] or ':' in parts[0] or '..' in parts
+    if not outside and (member.isfile() or member.isdir()): return
+    fault = 'leads out of its folder' if outside else 'is a link or a device'
+    raise ImageSetError(f'The archive holds {member.name!r}, which {fault}. '
+                        'It is not an image set; nothing was unpacked.')
 
 # %% ../../nbs/tools/data/archive.ipynb #9db80c22
 def unpack(
@@ -132,7 +128,7 @@ def unpack(
         with tarfile.open(archive) as tar, progress(size, 'Unpacking') as bar:
             for member in tar:
                 check_member(member)
-                _unpack_member(tar, member, Path(folder)/member.name)
+                if member.isfile(): _unpack_file(tar, member, Path(folder)/member.name)
                 bar.update(member.size)
     except (tarfile.TarError, EOFError, zlib.error, OSError) as e:
         if isinstance(e, OSError) and e.errno: raise
@@ -140,11 +136,8 @@ def unpack(
                             'Nothing of it was kept; get it again.') from None
 
 # %% ../../nbs/tools/data/archive.ipynb #73d04bdf
-def _unpack_member(tar, member, dest):
-    "Write one checked entry of an archive to `dest`"
-    if member.isdir():
-        dest.mkdir(parents=True, exist_ok=True)
-        return
+def _unpack_file(tar, member, dest):
+    "Write one checked file of an archive to `dest`"
     dest.parent.mkdir(parents=True, exist_ok=True)
     with tar.extractfile(member) as src, open(dest, 'wb') as f: shutil.copyfileobj(src, f)
 

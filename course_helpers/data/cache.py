@@ -85,8 +85,8 @@ def _write_blocks(folder, files, side, part, block=512):
         for i in range(start, len(files), block):
             names = files[i:i+block]
             found = list(pool.map(lambda o: _try_decode(folder/o, side), names))
-            line = _write_block(names, found, pixels)
-            _append_line(part/'index.jsonl', line)
+            line = json.dumps(_write_block(names, found, pixels))
+            with open(part/'index.jsonl', 'a', encoding='utf-8') as f: f.write(f'{line}\n')
             bar.update(len(names))
 
 # %% ../../nbs/tools/data/cache.ipynb #a35e651f
@@ -99,10 +99,6 @@ def _write_block(names, found, pixels):
     pixels.flush()
     return dict(n=len(names), bytes=sum(o.nbytes for o in images), files=files,
                 shapes=[o.shape[:2] for o in images], skipped=skipped)
-
-def _append_line(path, line):
-    "Append a dict to a file of JSON lines"
-    with open(path, 'a', encoding='utf-8') as f: f.write(json.dumps(line)+'\n')
 
 # %% ../../nbs/tools/data/cache.ipynb #dc669c9e
 def open_cache(

@@ -203,15 +203,13 @@ def get_progress(
     return {k: v for k,v in done.items() if isinstance(v, dict)}
 
 # %% ../../nbs/tools/exercises/kit.ipynb #e0d26d60
-def _read_or_put_aside(path):
-    "The dict in a file, and a sentence if the file was damaged"
-    try: return _read_json(path), ''
-    except ValueError: os.replace(path, f'{path}.bad')
-    return {}, 'progress.json was damaged: it is kept as progress.json.bad.'
-
 def _save(name, outcome, path):
     "Write a try down; returns a sentence if the file was damaged"
-    data, note = _read_or_put_aside(path)
+    data, note = {}, ''
+    try: data = _read_json(path)
+    except ValueError:
+        os.replace(path, f'{path}.bad')
+        note = 'progress.json was damaged: it is kept as progress.json.bad.'
     done = get_progress(path)
     old = done.get(name, {})
     if old.get('outcome') == 'correct': return note

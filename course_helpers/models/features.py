@@ -37,14 +37,13 @@ class Bottlenecks:
         base:Base,   # The net
     ):
         self.path, self.n = Path(folder)/_store_name(base), base.features
-        try: self._open()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
+            for o in 'journal_mode=wal', 'synchronous=normal': self.db.execute(f'pragma {o}')
+            self.db.execute('create table if not exists rows '
+                            '(key blob primary key, row blob) without rowid')
         except (OSError, sqlite3.Error) as e: raise FolderError(self._why(e)) from None
-    def _open(self):
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
-        for o in 'pragma journal_mode=wal', 'pragma synchronous=normal': self.db.execute(o)
-        self.db.execute('create table if not exists rows '
-                        '(key blob primary key, row blob) without rowid')
     def _why(self, e):
         return (f"Bottlenecks can't be kept in {self.path} ({e}). Name another folder by "
                 '--bottlenecks, make room, or delete the file if it is broken.')

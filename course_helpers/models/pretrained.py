@@ -67,11 +67,6 @@ def imagenet_rows(
     return [weight[rows], bias[rows]]
 
 # %% ../../nbs/tools/models/pretrained.ipynb #c74a3261
-def _fill(net, weights):
-    "Put `weights` into `net`, in their order"
-    own = net.state_dict()
-    net.load_state_dict(dict(zip(own, [*weights.values()][:len(own)], strict=True)))
-
 def net_hash(
     net:nn.Module, # Any net
 )->str: # 16 hexadecimal digits
@@ -132,7 +127,8 @@ def _create(name):
     except Exception as e: raise ValueError(
         f'The weights of {name} did not arrive ({type(e).__name__}). Without a network only '
         f'{DEFAULT_BASE} works, whose weights come with a package.') from None
-    if packaged: _fill(net, packaged_weights())
+    if packaged:  # tensors in the same order, and a classifier behind them
+        net.load_state_dict(dict(zip(net.state_dict(), packaged_weights().values())))
     return net.eval()
 
 # %% ../../nbs/tools/models/pretrained.ipynb #57d1b145

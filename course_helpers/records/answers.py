@@ -39,14 +39,11 @@ def _compare_pair(pair, question, runs):
 def _correct(question, gains):
     "The gains with p corrected for the number of those that the question counts together"
     if question.together == 'none': return list(gains)
-    families, res = {}, list(gains)
-    for i,o in enumerate(gains):
-        family = o.budget if question.together == 'budget' else 'all'
-        families.setdefault(family, []).append(i)
-    for places in families.values():
-        fixed = correct_holm([gains[i] for i in places])
-        for i,o in zip(places, fixed): res[i] = o
-    return res
+    def family(gain): return gain.budget if question.together == 'budget' else 'all'
+    families = {}
+    for o in gains: families.setdefault(family(o), []).append(o)
+    fixed = {k: iter(correct_holm(v)) for k,v in families.items()}
+    return [next(fixed[family(o)]) for o in gains]
 
 # %% ../../nbs/tools/records/answers.ipynb #2820862f
 def _name_pairs(pairs):

@@ -205,10 +205,7 @@ def correct_holm(
 ):
     "The same gains, p corrected for their number (Holm); a ValueError if that was done before"
     if any(o.family > 1 for o in gains): raise ValueError('These gains are corrected already.')
-    res, n, least = list(gains), len(gains), 0.
-    by_p = sorted(range(n), key=lambda i: gains[i].p)
-    for rank,i in enumerate(by_p):
-        raised = min(1., (n-rank)*gains[i].p)
-        least = max(least, raised)
-        res[i] = replace(gains[i], p=least, family=n)
-    return res
+    n, p = len(gains), np.array([o.p for o in gains])
+    order = p.argsort(kind='stable')
+    p[order] = np.maximum.accumulate(p[order]*np.arange(n, 0, -1)).clip(max=1)
+    return [replace(o, p=float(v), family=n) for o,v in zip(gains, p)]
