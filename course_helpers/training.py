@@ -248,9 +248,7 @@ def train(
     setup = get_setup(learn, module, arm, command, epochs=epochs, lr=lr, sched=sample_sched(sched))
     checkpoint = _fit(learn, setup, sched or one_cycle(lr))
     run = record(learn, setup, scorers, measures)
-    save_run(run, folder or learn.settings.my_path/'runs')
-    checkpoint.unlink(missing_ok=True)
-    return run
+    return _keep(run, folder or learn.settings.my_path/'runs', checkpoint)
 
 # %% ../nbs/tools/training.ipynb #2538d6c7
 def _fit(learn, setup, sched):
@@ -265,6 +263,12 @@ def _fit(learn, setup, sched):
         with _validate_on_subset(learn), learn.no_logging():
             learn.fit(epochs, setup.config['lr'], cbs=cbs, start_epoch=done)
     return path
+
+def _keep(run, folder, checkpoint):
+    "Save a record, and delete the checkpoint that is not needed any more"
+    save_run(run, folder)
+    checkpoint.unlink(missing_ok=True)
+    return run
 
 # %% ../nbs/tools/training.ipynb #1723f2fe
 class LivePlot(Callback):

@@ -90,7 +90,6 @@ def copy_lessons(
     dst:Path, # Your folder
 ):
     "Bring lessons that are new to `dst`; what is there is never overwritten"
-    dst.mkdir(parents=True, exist_ok=True)
     res, known = Copies([], [], [], []), _read_note(dst)
     for name,path in _sources(src):
         data = path.read_bytes()

@@ -111,8 +111,7 @@ def fit(
     for step,losses in _rounds(layer, rows, parts['training'], o, keep):
         seen = _validate(layer, rows, parts['validation'], o.eval_bs, step, losses)
         curve.append(seen)
-        if seen['valid_loss'] < least:
-            least, best = seen['valid_loss'], deepcopy(layer.state_dict())
+        if seen['valid_loss'] < least: least, best = seen['valid_loss'], deepcopy(layer.state_dict())
         if look: look(seen)
     if best is None: raise FolderError('The loss became NaN. Try a smaller learning rate, by --lr.')
     layer.load_state_dict(best)
@@ -247,17 +246,15 @@ def retrain(
 )->Report: # How the model did on its test images
     "Make a model of a folder of images, in minutes; `FolderError` or `ModelError` if it can't be"
     start, folder, output = time.perf_counter(), Path(folder), Path(os.path.abspath(output))
-    classes = list_classes(folder)
-    parts = split_images(classes, o.testing, o.validation)
-    _check_places(folder, output, o, onnx)
+    classes, parts = _plan(folder, output, o, onnx)
     net, base = get_base(o.base, o.size)
     with closing(Bottlenecks(bottlenecks or cache_folder(), base)) as store:
         rows, parts, model = _get_rows(store, fuse_batchnorm(net), base, folder, classes, parts, o)
         layer, curve = fit(rows, parts, o, look, partial(_keep, net, model, output))
         table = evaluate(layer, rows.batches(parts['testing'], o.eval_bs), len(classes))[1]
-    report, seconds = Report([*classes], table.tolist()), time.perf_counter()-start
-    record = model.record | report.record | dict(curve=curve, seconds=seconds)
-    _finish(build(model, net, layer), replace(model, record=record), output, report, onnx)
+    report = Report([*classes], table.tolist())
+    record = report.record | dict(curve=curve, seconds=time.perf_counter()-start)
+    _finish(build(model, net, layer), model, output, report, record, onnx)
     return report
 
 # %% ../../nbs/tools/models/retrain.ipynb #2ab345e4
@@ -282,8 +279,9 @@ def _keep(net, model, output, layer, step):
     write_model(build(model, net, layer), model, output.with_name(f'{output.name}-step{step}'))
 
 # %% ../../nbs/tools/models/retrain.ipynb #1c1c73ab
-def _finish(net, model, output, report, onnx):
+def _finish(net, model, output, report, record, onnx):
     "Write the last model, with a plot of its confusions, and as ONNX too if asked for"
+    model = replace(model, record=model.record | record)
     extra = {'confusion.png': lambda path: path.write_bytes(report.image.png)}
     if onnx: extra['model.onnx'] = lambda path: export_onnx(net, model, path)
     write_model(net, model, output, extra)
@@ -300,3 +298,10 @@ def _check_places(folder, output, o, onnx):
     if o.keep_every:
         for at in output.parent.glob(f'{glob.escape(output.name)}-step*'): check_target(at)
     if onnx: check_onnx()
+
+def _plan(folder, output, o, onnx):
+    "Image files by class, and their parts, once all that can be refused at the start was checked"
+    classes = list_classes(folder)
+    parts = split_images(classes, o.testing, o.validation)
+    _check_places(folder, output, o, onnx)
+    return classes, parts
