@@ -17,7 +17,6 @@ from .archive import (GET_AGAIN, MARKER, ImageSetError, find_photos, list_files,
                                          read_marker)
 from .sketches import CLASSES, FINGERPRINT, make_sketches
 
-from fastcore.basics import patch
 from PIL import Image, ImageOps
 
 # %% ../../nbs/tools/data/images.ipynb #30170e3e
@@ -30,6 +29,8 @@ class ImageSet:
     files:tuple     # Paths of all images, as `list_files` gives them
 
     @property
+    def is_sketches(self): "Is it a set of sketches?"; return self.name.startswith('sketches')
+    @property
     def train(self):
         "Paths of the images to train on"
         return [o for o in self.files if o.startswith('train/')]
@@ -37,12 +38,6 @@ class ImageSet:
     def val(self):
         "Paths of the images to score on"
         return [o for o in self.files if o.startswith('val/')]
-
-# %% ../../nbs/tools/data/images.ipynb #33d43bd9
-@patch(as_prop=True)
-def is_sketches(self:ImageSet):
-    "Is it a set of sketches?"
-    return self.name.startswith('sketches')
 
 # %% ../../nbs/tools/data/images.ipynb #c3f67481
 def load_images(

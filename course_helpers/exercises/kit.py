@@ -92,7 +92,7 @@ class Result(Shown):
         self.outcome, self.message = outcome, _text(message)
         self.note = ''  # what went wrong when it was saved
     def __repr__(self):
-        title = f'{MARKS[self.outcome]} {self.outcome.capitalize()}.'
+        title = f'{_MARKS[self.outcome]} {self.outcome.capitalize()}.'
         return ' '.join(filter(None, [title, self.message, self.note]))
     def _rich(self):
         said = html.escape(repr(self), quote=False)

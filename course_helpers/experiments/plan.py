@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 @dataclass(frozen=True)
 class Planned:
     "One run to make"
-    arm:str    # Name of what is trained
+    arm:str    # Name of what is trained, as the arm itself gives it
     seed:int   # Seed of the weights, of the order of the images, and of what is sampled
     s:Settings # The settings in force, not fit to the arm
 
@@ -46,12 +46,11 @@ _COMPARED = 'net', 'size', 'side', 'bs', 'per_class', 'min_scale', 'jitter', 'wd
 
 def _is_record(run, plan, images):
     "Is this the record of that run, as far as settings tell?"
-    arm = parse_arm(plan.arm)
-    same_run = (run.arm, run.seed) == (arm.name, plan.seed)
+    same_run = (run.arm, run.seed) == (plan.arm, plan.seed)
     same_size = (run.profile, run.budget) == (plan.s.profile, plan.s.budget)
     same_images = run.images['fingerprint'] == images.fingerprint
-    return (same_run and same_size and same_images and arm.main_score in run.scores
-            and _same_config(run.config, plan))
+    if not (same_run and same_size and same_images): return False
+    return parse_arm(plan.arm).main_score in run.scores and _same_config(run.config, plan)
 
 # %% ../../nbs/tools/experiments/plan.ipynb #d177134c
 def _same_config(config, plan):
@@ -68,11 +67,7 @@ def to_do(
     runs:list,   # Records that are there
 )->list: # Those of `plans` that are left to make
     "The plans that have no record yet"
-    there = {}
-    for r in runs: there.setdefault((r.arm, r.seed), []).append(r)
-    def is_made(p):
-        alike = there.get((parse_arm(p.arm).name, p.seed), ())
-        return any(_is_record(r, p, images[p.s.images]) for r in alike)
+    def is_made(p): return any(_is_record(r, p, images[p.s.images]) for r in runs)
     return [p for p in plans if not is_made(p)]
 
 # %% ../../nbs/tools/experiments/plan.ipynb #272cc6a8
@@ -106,10 +101,9 @@ def _plan_question(q):
     "The runs of a question, seed by seed; a PlanError names an arm that there is not"
     budgets = {b for _,b in q.arms}
     s = {b: get_settings(profile=q.profile, budget=b, images=q.images) for b in budgets}
-    for arm,_ in q.arms:
-        try: parse_arm(arm)
-        except ValueError as e: raise PlanError(f'Question {q.name}: {e}') from None
-    return [Planned(arm, seed, s[b]) for seed in range(q.seeds) for arm,b in q.arms]
+    try: arms = [(parse_arm(arm).name, s[b]) for arm,b in q.arms]
+    except ValueError as e: raise PlanError(f'Question {q.name}: {e}') from None
+    return [Planned(arm, seed, fits) for seed in range(q.seeds) for arm,fits in arms]
 
 # %% ../../nbs/tools/experiments/plan.ipynb #ea89b9a1
 def plan_questions(

@@ -140,7 +140,7 @@ def _parse(text, folder):
     "The `Model` in the text of a `model.json`"
     vals = json.loads(text)
     if vals['format'] != _FORMAT: raise ModelError(
-        f"{folder} is a model of form {vals['format']!r}, and this version reads form {FORMAT}. "
+        f"{folder} is a model of form {vals['format']!r}, and this version reads form {_FORMAT}. "
         'Install the version of the course that made it, or train it again.')
     for k in 'mean', 'std', 'classes':
         if isinstance(vals[k], list): vals[k] = tuple(vals[k])

@@ -54,11 +54,11 @@ def _decode(data, side, path):
         with warnings.catch_warnings(action='ignore'), Image.open(io.BytesIO(data)) as im:
             if im.width*im.height > _MAX_PIXELS: raise ImageError(
                 f'{path} has {im.width:,} × {im.height:,} pixels, which is more than '
-                f'{MAX_PIXELS:,}. Make it smaller first.')
+                f'{_MAX_PIXELS:,}. Make it smaller first.')
             if side: im.draft('RGB', (2*side, 2*side))
             return _to_rgb(ImageOps.exif_transpose(im))
     except Image.DecompressionBombError: raise ImageError(
-        f'{path} has more than {MAX_PIXELS:,} pixels. Make it smaller first.') from None
+        f'{path} has more than {_MAX_PIXELS:,} pixels. Make it smaller first.') from None
 
 # %% ../../nbs/tools/models/read.ipynb #e19fe049
 def read_image(

@@ -254,8 +254,7 @@ def retrain(
         table = evaluate(layer, rows.batches(parts['testing'], o.eval_bs), len(classes))[1]
     report = Report([*classes], table.tolist())
     record = report.record | dict(curve=curve, seconds=time.perf_counter()-start)
-    _finish(build(model, net, layer), model, output, report, record, onnx)
-    return report
+    return _finish(build(model, net, layer), model, output, report, record, onnx)
 
 # %% ../../nbs/tools/models/retrain.ipynb #2ab345e4
 def _get_rows(store, net, base, folder, classes, parts, o):
@@ -285,6 +284,7 @@ def _finish(net, model, output, report, record, onnx):
     extra = {'confusion.png': lambda path: path.write_bytes(report.image.png)}
     if onnx: extra['model.onnx'] = lambda path: export_onnx(net, model, path)
     write_model(net, model, output, extra)
+    return report
 
 # %% ../../nbs/tools/models/retrain.ipynb #eb1899f8
 def _check_places(folder, output, o, onnx):

@@ -70,17 +70,12 @@ class Answer(Gains):
         found = {o.n for o in self.gains}
         if len(found) > 1: raise ValueError(f'The gains have different n: {sorted(found)}.')
         return found.pop()
-
-# %% ../../nbs/tools/records/answers.ipynb #3d855709
-@patch(as_prop=True)
-def verdicts(self:Answer):
-    "Verdicts in the order of the plan"
-    return [o.verdict for o in self.gains]
-
-@patch(as_prop=True)
-def points(self:Answer):
-    "Differences in percentage points in the order of the plan, with one decimal"
-    return [round(o.difference, 1) for o in self.gains]
+    @property
+    def verdicts(self): "Verdicts in the order of the plan"; return [o.verdict for o in self.gains]
+    @property
+    def points(self):
+        "Differences in percentage points in the order of the plan, with one decimal"
+        return [round(o.difference, 1) for o in self.gains]
 
 # %% ../../nbs/tools/records/answers.ipynb #69b3c377
 @patch

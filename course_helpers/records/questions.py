@@ -15,8 +15,6 @@ from string import Formatter
 
 from ..core.config import CHOICES, PROFILES, get_settings, suggest
 
-from fastcore.basics import patch
-
 # %% ../../nbs/tools/records/questions.ipynb #137ca0ba
 @dataclass(frozen=True)
 class Pair:
@@ -30,17 +28,15 @@ class Pair:
     values:tuple=() # What was filled in for each {name}
     readme:str=''   # Row of the README; empty: none
 
-# %% ../../nbs/tools/records/questions.ipynb #0c2b4bf7
-@patch(as_prop=True)
-def score_name(self:Pair):
-    "The score in words, such as `val`, or `val_tta against val`"
-    without, with_ = self.score
-    return with_ if without == with_ else f'{with_} against {without}'
-
-@patch(as_prop=True)
-def labels(self:Pair):
-    "Words by which the pair can be looked up, as a tuple"
-    return self.row, self.with_, self.budget, self.score_name, *self.values
+    @property
+    def score_name(self):
+        "The score in words, such as `val`, or `val_tta against val`"
+        without, with_ = self.score
+        return with_ if without == with_ else f'{with_} against {without}'
+    @property
+    def labels(self):
+        "Words by which the pair can be looked up"
+        return self.row, self.with_, self.budget, self.score_name, *self.values
 
 # %% ../../nbs/tools/records/questions.ipynb #02228fe2
 @dataclass(frozen=True)
@@ -81,7 +77,7 @@ def _problem(key, value, known):
     if key not in known: return f"is not known. {suggest(key, known, 'Keys')}"
     kinds = known[key] if isinstance(known[key], tuple) else (known[key],)
     if type(value) not in kinds:
-        return f"is {value!r}, and must be {' or '.join(NAMES[o] for o in kinds)}."
+        return f"is {value!r}, and must be {' or '.join(_NAMES[o] for o in kinds)}."
     if value == []: return 'is empty.'
     if key == 'answers': return None
     if key == 'seeds': return None if value >= 1 else f'is {value}, and must be at least 1.'
@@ -101,7 +97,7 @@ def _text_problem(key, value):
     if not all(isinstance(o, str) and o for o in found):
         return f'is {value!r}, and must hold texts that are not empty.'
     bad = [o for o in found if o not in _VALUES.get(key, found)]
-    if bad: return f"is {bad[0]!r}. Choose from: {', '.join(VALUES[key])}."
+    if bad: return f"is {bad[0]!r}. Choose from: {', '.join(_VALUES[key])}."
     if key == 'score' and len(found) > 2: return f'is {value!r}, and must be one score or two.'
 
 # %% ../../nbs/tools/records/questions.ipynb #9ce6ef4f

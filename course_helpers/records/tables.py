@@ -16,7 +16,6 @@ from .stats import find_differences, get_points, interval, spread
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from fastcore.basics import patch
 
 # %% ../../nbs/tools/records/tables.ipynb #c059a0b4
 def group_runs(
@@ -171,23 +170,15 @@ class Gains:
     def __iter__(self): return iter(self.gains)
     def __add__(self, other):
         return Gains([*self.gains, *other.gains], [*self.labels, *other.labels])
-
-# %% ../../nbs/tools/records/tables.ipynb #b24f99d3
-@patch(as_prop=True)
-def labels(self:Gains):
-    "A name for each gain"
-    def arms(o): return o.b if o.a == o.b else f'{o.b} against {o.a}'
-    return self.names or [f'{arms(o)}, {o.budget}, {o.score}, n = {o.n}' for o in self.gains]
-
-@patch
-def image(self:Gains):
-    "The gains as a chart"
-    return _plot_gains(self.gains, self.labels)
-
-@patch
-def _repr_html_(self:Gains):
-    table = pd.DataFrame([o._row() for o in self.gains])
-    return self.image()._repr_html_() + table.to_html(index=False)
+    @property
+    def labels(self):
+        "A name for each gain"
+        def arms(o): return o.b if o.a == o.b else f'{o.b} against {o.a}'
+        return self.names or [f'{arms(o)}, {o.budget}, {o.score}, n = {o.n}' for o in self.gains]
+    def image(self): "The gains as a chart"; return _plot_gains(self.gains, self.labels)
+    def _repr_html_(self):
+        table = pd.DataFrame([o._row() for o in self.gains])
+        return self.image()._repr_html_() + table.to_html(index=False)
 
 # %% ../../nbs/tools/records/tables.ipynb #e73833ba
 def compare_to_reference(
