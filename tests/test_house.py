@@ -25,7 +25,7 @@ ARROWS = {
     'records.run': {'core.config', 'core.files'}, 'records.stats': {'records.run'},
     'records.tables': {'core.show', 'records.run', 'records.stats'}, 'records.questions': {'core.config'},
     'records.answers': {'records.questions', 'records.run', 'records.stats', 'records.tables'},
-    'exercises.kit': {'core.config', 'core.files', 'core.show'}, 'exercises.lab': {'core.files', 'exercises.kit'},
+    'exercises.kit': {'core.config', 'core.files', 'core.show'}, 'exercises.lab': {'core.files'},
     'models.read': set(), 'models.options': {'models.read'}, 'models.classes': {'models.read'}, 'models.pretrained': {'models.read'},
     'models.folder': {'core.files', 'models.pretrained', 'models.read'}, 'models.features': {'models.pretrained', 'models.read', 'core.files'},
     'models.retrain': {'models.classes', 'models.features', 'models.folder', 'models.options', 'models.pretrained', 'models.read', 'records.tables', 'core.files'},

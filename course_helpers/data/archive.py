@@ -278,14 +278,12 @@ def find_photos(
 ):
     "Verified folder of the edition that suits `s.side` best, or None; may unpack and verify"
     suits = sorted(SOURCES.values(), key=lambda o: (o.px < s.side, abs(o.px - s.side)))
-    for o in suits:
-        folder = s.data_path/o.name
+    here = [(s.data_path/o.name, o) for o in suits if (s.data_path/o.name).is_dir()]
+    for folder,_ in here:
         if read_marker(folder): return folder
-    for o in suits:
-        folder = s.data_path/o.name
-        if folder.is_dir():
-            verify_and_mark(folder, o)
-            return folder
+    for folder,source in here:
+        verify_and_mark(folder, source)
+        return folder
     return add_archive(s.archive, s.data_path) if s.archive else None
 
 # %% ../../nbs/tools/data/archive.ipynb #6b043446

@@ -15,7 +15,7 @@ from types import CodeType, FunctionType, MethodType
 from typing import Any, Callable
 
 from ..core.config import get_settings
-from ..core.files import write_atomic
+from ..core.files import read_json, write_atomic
 from ..core.show import Note, Shown
 
 from fastcore.basics import patch
@@ -181,20 +181,12 @@ def judge(
     failed = res.outcome in ('incorrect', 'error')
     return Result('incorrect', _NOTHING) if failed and gave_nothing else res
 
-# %% ../../nbs/tools/exercises/kit.ipynb #b5596df2
-def _read_json(path):
-    "The dict in a file, empty if there is no file; ValueError if it holds something else"
-    try: data = json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError: return {}
-    if not isinstance(data, dict): raise ValueError('not a dict')
-    return data
-
 # %% ../../nbs/tools/exercises/kit.ipynb #30d6c2b0
 def get_progress(
     path:Path|None=None, # A progress file; None: the one in your own folder
 )->dict: # {exercise: {outcome, tries, date}}
     "What you have tried; empty if it can't be read"
-    try: done = _read_json(path or get_settings().my_path/'progress.json').get('exercises')
+    try: done = read_json(path or get_settings().my_path/'progress.json').get('exercises')
     except (OSError, ValueError): return {}
     if not isinstance(done, dict): return {}
     return {k: v for k,v in done.items() if isinstance(v, dict)}
@@ -203,7 +195,7 @@ def get_progress(
 def _save(name, outcome, path):
     "Write a try down; returns a sentence if the file was damaged"
     data, note = {}, ''
-    try: data = _read_json(path)
+    try: data = read_json(path)
     except ValueError:
         os.replace(path, f'{path}.bad')
         note = 'progress.json was damaged: it is kept as progress.json.bad.'

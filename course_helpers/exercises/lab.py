@@ -11,8 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from ..core.files import write_atomic
-from .kit import _read_json
+from ..core.files import read_json, write_atomic
 
 # %% ../../nbs/tools/exercises/lab.ipynb #a9559fce
 _DIRECTIVES = re.compile(r'\A(?:\s*#\s*\|[^\n]*(?:\n|\Z))+')
@@ -81,7 +80,7 @@ def _sources(src):
 
 def _read_note(dst):
     "The fingerprints of what was copied to a folder; empty if they can't be read"
-    try: return _read_json(dst/'.copied.json')
+    try: return read_json(dst/'.copied.json')
     except ValueError: return {}
 
 # %% ../../nbs/tools/exercises/lab.ipynb #6fa62bcd
