@@ -107,11 +107,11 @@ def fit(
     "Train a final layer, and take its best weights; `FolderError` if the loss becomes NaN"
     torch.manual_seed(o.seed)
     layer = nn.Linear(rows.base.features, len(rows.place))
-    curve, least, best = [], math.inf, None
+    curve, low, best = [], math.inf, None
     for step,losses in _rounds(layer, rows, parts['training'], o, keep):
         seen = _validate(layer, rows, parts['validation'], o.eval_bs, step, losses)
         curve.append(seen)
-        if seen['valid_loss'] < least: least, best = seen['valid_loss'], deepcopy(layer.state_dict())
+        if seen['valid_loss'] < low: low, best = seen['valid_loss'], deepcopy(layer.state_dict())
         if look: look(seen)
     if best is None: raise FolderError('The loss became NaN. Try a smaller learning rate, by --lr.')
     layer.load_state_dict(best)

@@ -27,12 +27,10 @@ class Pair:
     differs:tuple   # Keys of `config` that may differ
     values:tuple=() # What was filled in for each {name}
     readme:str=''   # Row of the README; empty: none
-
     @property
     def score_name(self):
         "The score in words, such as `val`, or `val_tta against val`"
-        without, with_ = self.score
-        return with_ if without == with_ else f'{with_} against {without}'
+        return ' against '.join(dict.fromkeys(self.score[::-1]))
     @property
     def labels(self):
         "Words by which the pair can be looked up"
