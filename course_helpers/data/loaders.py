@@ -66,11 +66,10 @@ def _random_boxes(hw, min_scale, tries=10):
 
 # %% ../../nbs/tools/data/loaders.ipynb #0b65f20c
 def plain_boxes(
-    hw:np.ndarray,  # Heights and widths of the images in pixels, n × 2
-    rim:float=.125, # Share of height and width to cut away
+    hw:np.ndarray, # Heights and widths of the images in pixels, n × 2
 ):
-    "Images without their rim: top, left, height and width of each in pixels, n × 4"
-    size = (np.asarray(hw)*(1-rim)).round().astype(int)
+    "Images without their rim, an eighth: top, left, height and width in pixels, n × 4"
+    size = (np.asarray(hw)*7/8).round().astype(int)
     return np.concatenate([(hw-size)//2, size], 1)
 
 # %% ../../nbs/tools/data/loaders.ipynb #67a51a6e

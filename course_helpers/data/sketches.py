@@ -328,7 +328,6 @@ def make_sketches(
     folder:Path,              # Folder for the images; left as it is if it exists
     per_class_train:int=100,  # Sketches of each class in `train`
     per_class_val:int=40,     # Sketches of each class in `val`
-    seed:int=0,               # Seed of all sketches
 )->Path:
     "Draw `train` and `val` in the folders of Imagenette, for a minute or so; returns `folder`"
     folder, parts = Path(folder), (('train', 0, per_class_train), ('val', 1_000_000, per_class_val))
@@ -336,7 +335,7 @@ def make_sketches(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f'{folder.name}-', dir=folder.parent) as tmp:
         new = Path(tmp)/'new'
-        for split,first,n in parts: _draw_split(new/split, range(first, first+n), f'{seed}/{split}')
+        for split,first,n in parts: _draw_split(new/split, range(first, first+n), f'0/{split}')
         try: os.replace(new, folder)
         except OSError:
             if not folder.exists(): raise

@@ -198,10 +198,9 @@ def read_plan(
 
 # %% ../../nbs/tools/records/questions.ipynb #7c9de44d
 def get_question(
-    name:str,            # Name of a question
-    path:Path|None=None, # The plan; None: that of the course
+    name:str, # Name of a question
 ):
     "One `Question` of the plan; a PlanError suggests a name if there is none of this name"
-    plan = read_plan(path)
+    plan = read_plan()
     if name in plan: return plan[name]
     raise PlanError(f"The plan has no question {name!r}. {suggest(name, plan, 'Questions')}")
