@@ -25,7 +25,7 @@ class ImageSet:
     "An image set that is ready to use"
     name:str        # `imagenette2-160`, `sketches-` and a hash, …
     folder:Path     # Its top folder
-    fingerprint:str # SHA-256 of paths and bytes; for sketches, of the drawing code
+    fingerprint:str # SHA-256 of paths and bytes; for sketches, that of the drawings
     files:tuple     # Paths of all images, as `list_files` gives them
 
     @property
