@@ -7,12 +7,14 @@ __all__ = ['DECAY', 'PLAIN', 'overfit_start', 'plain_net', 'Plain', 'constant', 
            'load_checkpoint', 'check_classes', 'EarlyStop', 'last_probs']
 
 # %% ../nbs/12_overfitting.ipynb #afdb4d83
-import math, os
+import math
 from collections import Counter
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+
+from .core.files import write_atomic
 
 from fastai.vision.all import *
 
@@ -111,11 +113,9 @@ def save_checkpoint(
     values:list,  # The watched value of each epoch so far
     **notes,      # Anything else to keep: plain values
 ):
-    "Write weights and values to a temporary name, then move them into place"
-    tmp = Path(path).with_suffix('.tmp')
-    tmp.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(dict(model=weights, values=[float(o) for o in values], **notes), tmp)
-    os.replace(tmp, path)
+    "Write weights and values, all of them or none"
+    state = dict(model=weights, values=[float(o) for o in values], **notes)
+    write_atomic(path, partial(torch.save, state))
 
 # %% ../nbs/12_overfitting.ipynb #6d50e6e5
 def load_checkpoint(

@@ -18,6 +18,7 @@ TECHNIQUES = 'normalization', 'resizing', 'tta', 'mixup', 'smoothing', 'lr_finde
 ARROWS = {
     'core.config': set(), 'core.files': set(), 'core.nets': set(), 'core.show': set(),
     **dict.fromkeys(TECHNIQUES, set()), 'resizing': {'core.nets'}, 'tta': {'core.nets'}, 'architecture': {'core.nets'}, 'transfer': {'core.nets'},
+    'overfitting': {'core.files'},
     'data.sketches': set(), 'data.archive': {'core.files', 'core.config', 'data.sketches'},
     'data.images': {'core.config', 'core.files', 'data.archive', 'data.sketches'},
     'data.cache': {'core.files', 'data.archive', 'data.images'},
@@ -25,10 +26,10 @@ ARROWS = {
     'records.run': {'core.config', 'core.files'}, 'records.stats': {'records.run'},
     'records.tables': {'core.show', 'records.run', 'records.stats'}, 'records.questions': {'core.config'},
     'records.answers': {'records.questions', 'records.run', 'records.stats', 'records.tables'},
-    'exercises.kit': {'core.config', 'core.files', 'core.show'}, 'exercises.lab': {'core.files', 'exercises.kit'},
+    'exercises.kit': {'core.config', 'core.files', 'core.show'}, 'exercises.lab': {'core.files'},
     'models.read': set(), 'models.options': {'models.read'}, 'models.classes': {'models.read'}, 'models.pretrained': {'models.read'},
-    'models.folder': {'core.files', 'models.pretrained', 'models.read'}, 'models.features': {'models.pretrained', 'models.read'},
-    'models.retrain': {'models.classes', 'models.features', 'models.folder', 'models.options', 'models.pretrained', 'models.read', 'records.tables'},
+    'models.folder': {'core.files', 'models.pretrained', 'models.read'}, 'models.features': {'models.pretrained', 'models.read', 'core.files'},
+    'models.retrain': {'models.classes', 'models.features', 'models.folder', 'models.options', 'models.pretrained', 'models.read', 'records.tables', 'core.files'},
     'baseline': set(), 'training': {'core.config', 'core.files', 'core.show', 'records.run', 'baseline'},
     'experiments.arm': {'core.config', 'data.images', 'training'},
     'experiments.leak': {'experiments.arm', 'data.images', 'data.loaders', 'training', 'resizing'},
@@ -38,9 +39,8 @@ ARROWS = {
                               'augmentation', 'overfitting', 'architecture'},
     'recipe': {'core.show', 'data.loaders', 'data.sketches', 'records.stats', 'baseline', 'training', 'experiments.arm', 'normalization', 'resizing',
                'tta', 'mixup', 'smoothing'},
-    'experiments.plan': {'core.config', 'data.images', 'records.questions', 'records.run', 'experiments.arm', 'recipe'},
-    'cli': {'core.config', 'data.archive', 'data.images', 'exercises.lab', 'models.folder', 'models.options', 'models.pretrained', 'models.read',
-            'models.retrain', 'records.run', 'recipe', 'experiments.plan'}}
+    'experiments.plan': {'core.config', 'data.images', 'records.questions', 'records.run', 'experiments.arm', 'recipe', 'core.files'},
+    'cli': {'core.config', 'data.archive', 'data.images', 'exercises.lab', 'models.folder', 'models.options', 'models.pretrained', 'models.read', 'models.retrain', 'records.run', 'recipe', 'experiments.plan', 'core.files'}}
 NO_TORCH = ('core.config', 'core.files', 'core.show', 'data.sketches', 'data.archive', 'data.images', 'data.cache', 'records.run', 'records.stats',
             'records.tables', 'records.questions', 'records.answers', 'exercises.kit', 'exercises.lab', 'models.read', 'models.options', 'models.classes', 'cli')
 NO_MODULE = {'index', '21_retrain'}  # pages that export nothing

@@ -45,9 +45,9 @@ class Options(_Training):
         return self.flip or self.crop or self.scale or self.brightness
 
 # %% ../../nbs/tools/models/options.ipynb #c6faabce
-_FROM_ONE = 'epochs', 'bs', 'eval_bs'
-_FROM_ZERO = 'steps', 'every', 'keep_every', 'crop', 'scale', 'brightness', 'max_broken'
-_TOPS = dict(crop=99, brightness=99, scale=1000, max_broken=100)  # percent
+_LEAST = dict(epochs=1, bs=1, eval_bs=1, steps=0, every=0, keep_every=0, crop=0, scale=0,
+              brightness=0, max_broken=0)
+_MOST = dict(crop=99, brightness=99, scale=1000, max_broken=100)  # percent
 _MAX_SIDE, _MAX_LR, _MAX_SEED = 4096, 10, 2**63-1
 
 def _need(fine, name, value, rule):
@@ -59,11 +59,10 @@ def _check_options(o):
     vals = asdict(o)
     for k,v in vals.items():
         if isinstance(v, float): _need(math.isfinite(v), k, v, 'a number')
-    if o.size is not None and not 1 <= o.size <= _MAX_SIDE: raise FolderError(
-        f'size is {o.size}, but must lie between 1 and {_MAX_SIDE}.')
+    if o.size is not None:
+        _need(1 <= o.size <= _MAX_SIDE, 'size', o.size, f'between 1 and {_MAX_SIDE}')
     if abs(o.seed) > _MAX_SEED: raise FolderError(
         f'seed is {o.seed}. Take one with fewer digits.')
-    for k in _FROM_ONE: _need(vals[k] >= 1, k, vals[k], '1 or more')
-    for k in _FROM_ZERO: _need(vals[k] >= 0, k, vals[k], '0 or more')
+    for k,least in _LEAST.items(): _need(vals[k] >= least, k, vals[k], f'{least} or more')
     _need(0 < o.lr <= _MAX_LR, 'lr', o.lr, f'above 0, and {_MAX_LR} at most')
-    for k,top in _TOPS.items(): _need(vals[k] <= top, k, f'{vals[k]:g}', f'{top} at most')
+    for k,most in _MOST.items(): _need(vals[k] <= most, k, f'{vals[k]:g}', f'{most} at most')

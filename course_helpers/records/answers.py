@@ -39,14 +39,11 @@ def _compare_pair(pair, question, runs):
 def _correct(question, gains):
     "The gains with p corrected for the number of those that the question counts together"
     if question.together == 'none': return list(gains)
-    families, res = {}, list(gains)
-    for i,o in enumerate(gains):
-        family = o.budget if question.together == 'budget' else 'all'
-        families.setdefault(family, []).append(i)
-    for places in families.values():
-        fixed = correct_holm([gains[i] for i in places])
-        for i,o in zip(places, fixed): res[i] = o
-    return res
+    def family(gain): return gain.budget if question.together == 'budget' else 'all'
+    families = {}
+    for o in gains: families.setdefault(family(o), []).append(o)
+    fixed = {k: iter(correct_holm(v)) for k,v in families.items()}
+    return [next(fixed[family(o)]) for o in gains]
 
 # %% ../../nbs/tools/records/answers.ipynb #2820862f
 def _name_pairs(pairs):
@@ -73,17 +70,12 @@ class Answer(Gains):
         found = {o.n for o in self.gains}
         if len(found) > 1: raise ValueError(f'The gains have different n: {sorted(found)}.')
         return found.pop()
-
-# %% ../../nbs/tools/records/answers.ipynb #3d855709
-@patch(as_prop=True)
-def verdicts(self:Answer):
-    "Verdicts in the order of the plan"
-    return [o.verdict for o in self.gains]
-
-@patch(as_prop=True)
-def points(self:Answer):
-    "Differences in percentage points in the order of the plan, with one decimal"
-    return [round(o.difference, 1) for o in self.gains]
+    @property
+    def verdicts(self): "Verdicts in the order of the plan"; return [o.verdict for o in self.gains]
+    @property
+    def points(self):
+        "Differences in percentage points in the order of the plan, with one decimal"
+        return [round(o.difference, 1) for o in self.gains]
 
 # %% ../../nbs/tools/records/answers.ipynb #69b3c377
 @patch

@@ -110,9 +110,9 @@ def _all_settings(run):
     return {**run.config, 'profile': run.profile, 'budget': run.budget, 'images': images}
 
 # %% ../../nbs/tools/records/stats.ipynb #95dcd5f8
-def _get_arm(arm, folder, **match):
+def _get_arm(arm, **match):
     "The runs of an arm by seed; a ValueError if they don't belong together or are fewer than two"
-    if isinstance(arm, str): runs, name = load_runs(folder, arm=arm, **match), repr(arm)
+    if isinstance(arm, str): runs, name = load_runs(arm=arm, **match), repr(arm)
     else: runs, name = arm, repr(arm[0].arm if arm else '')
     for o in runs: _check_alike(runs[0], o, ())
     res = {o.seed: o for o in runs}
@@ -133,19 +133,14 @@ def _check_alike(a, b, technique):
 
 # %% ../../nbs/tools/records/stats.ipynb #e8b52a19
 def compare(
-    a:str|list,                    # Arm without the technique: its name, or its runs
-    b:str|list,                    # Arm with it
+    a:list,                        # Runs of the arm without the technique
+    b:list,                        # Runs of the arm with it
     technique:str|tuple|None=None, # Keys of `config` that may differ; None: name of arm `b`
     score:str|tuple='val',         # Score to compare, or one for each arm
-    profile:str='cpu',             # Profile, where arms are names
-    budget:str='all',              # Budget, where arms are names
-    folder:Path|None=None,         # Folder, where arms are names; None: the reference
 ):
     "The `Gain` of arm `b` over arm `a`; a ValueError for arms that may not be compared"
-    runs_a = _get_arm(a, folder, profile=profile, budget=budget)
-    runs_b = _get_arm(b, folder, profile=profile, budget=budget)
-    first_a, first_b = next(iter(runs_a.values())), next(iter(runs_b.values()))
-    _check_alike(first_a, first_b, first_b.arm if technique is None else technique)
+    runs_a, runs_b = _get_arm(a), _get_arm(b)
+    _check_alike(a[0], b[0], b[0].arm if technique is None else technique)
     return _get_gain(runs_a, runs_b, (score, score) if isinstance(score, str) else score)
 
 # %% ../../nbs/tools/records/stats.ipynb #c0686f2e
@@ -186,7 +181,7 @@ def by_seed(
     folder:Path|None=None, # Folder, where the arm is a name; None: the reference
 ):
     "Accuracy of an arm in %, as a pandas Series by seed; a ValueError as by `compare`"
-    runs = _get_arm(arm, folder, profile=profile, budget=budget)
+    runs = _get_arm(arm, folder=folder, profile=profile, budget=budget)
     return pd.Series(get_points(runs.values(), score), index=[*runs])
 
 # %% ../../nbs/tools/records/stats.ipynb #f0f6d74d
@@ -205,10 +200,7 @@ def correct_holm(
 ):
     "The same gains, p corrected for their number (Holm); a ValueError if that was done before"
     if any(o.family > 1 for o in gains): raise ValueError('These gains are corrected already.')
-    res, n, least = list(gains), len(gains), 0.
-    by_p = sorted(range(n), key=lambda i: gains[i].p)
-    for rank,i in enumerate(by_p):
-        raised = min(1., (n-rank)*gains[i].p)
-        least = max(least, raised)
-        res[i] = replace(gains[i], p=least, family=n)
-    return res
+    n, p = len(gains), np.array([o.p for o in gains])
+    order = p.argsort(kind='stable')
+    p[order] = np.maximum.accumulate(p[order]*np.arange(n, 0, -1)).clip(max=1)
+    return [replace(o, p=float(v), family=n) for o,v in zip(gains, p)]
