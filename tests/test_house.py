@@ -37,7 +37,7 @@ ARROWS = {
                              'resizing', 'transfer'},
     'experiments.diagnosis': {'experiments.arm', 'data.images', 'data.loaders', 'data.sketches', 'training', 'normalization', 'lr_finder',
                               'augmentation', 'overfitting', 'architecture'},
-    'recipe': {'core.show', 'data.loaders', 'data.sketches', 'records.stats', 'baseline', 'training', 'experiments.arm', 'normalization', 'resizing',
+    'recipe': {'core.nets', 'data.loaders', 'data.sketches', 'records.stats', 'baseline', 'training', 'experiments.arm', 'normalization', 'resizing',
                'tta', 'mixup', 'smoothing'},
     'experiments.plan': {'core.config', 'data.images', 'records.questions', 'records.run', 'experiments.arm', 'recipe', 'core.files'},
     'cli': {'core.config', 'data.archive', 'data.images', 'exercises.lab', 'models.folder', 'models.options', 'models.pretrained', 'models.read', 'models.retrain', 'records.run', 'recipe', 'experiments.plan', 'core.files'}}
