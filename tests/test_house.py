@@ -17,7 +17,7 @@ CORE = {'core.config', 'core.files', 'core.nets', 'core.show'}
 TECHNIQUES = 'normalization', 'resizing', 'tta', 'mixup', 'smoothing', 'lr_finder', 'augmentation', 'overfitting', 'architecture'
 ARROWS = {
     'core.config': set(), 'core.files': set(), 'core.nets': set(), 'core.show': set(),
-    **dict.fromkeys(TECHNIQUES, set()), 'resizing': {'core.nets'}, 'tta': {'core.nets'}, 'architecture': {'core.nets'}, 'transfer': {'core.nets'},
+    **dict.fromkeys(TECHNIQUES, set()), 'tta': {'core.nets'}, 'architecture': {'core.nets'}, 'transfer': {'core.nets'},
     'overfitting': {'core.files'},
     'data.sketches': set(), 'data.archive': {'core.files', 'core.config', 'data.sketches'},
     'data.images': {'core.config', 'core.files', 'data.archive', 'data.sketches'},
@@ -37,7 +37,7 @@ ARROWS = {
                              'resizing', 'transfer'},
     'experiments.diagnosis': {'experiments.arm', 'data.images', 'data.loaders', 'data.sketches', 'training', 'normalization', 'lr_finder',
                               'augmentation', 'overfitting', 'architecture'},
-    'recipe': {'core.nets', 'data.loaders', 'data.sketches', 'records.stats', 'baseline', 'training', 'experiments.arm', 'normalization', 'resizing',
+    'recipe': {'core.nets', 'core.show', 'data.loaders', 'data.sketches', 'records.stats', 'baseline', 'training', 'experiments.arm', 'normalization', 'resizing',
                'tta', 'mixup', 'smoothing'},
     'experiments.plan': {'core.config', 'data.images', 'records.questions', 'records.run', 'experiments.arm', 'recipe', 'core.files'},
     'cli': {'core.config', 'data.archive', 'data.images', 'exercises.lab', 'models.folder', 'models.options', 'models.pretrained', 'models.read', 'models.retrain', 'records.run', 'recipe', 'experiments.plan', 'core.files'}}
