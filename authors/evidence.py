@@ -29,7 +29,7 @@ def gains_table():
     "Rows of the README, with their verdicts by budget, as Markdown"
     cells, ns = {}, set()
     for q in read_plan().values():
-        if not any(o.readme for o in q.pairs): continue
+        if q.open or not any(o.readme for o in q.pairs): continue
         found = answer(q)
         ns.add(found.n)
         for pair,gain in zip(found.pairs, found):
@@ -99,8 +99,8 @@ def results():
         if q.lesson != lesson: parts.append(f'## [{q.lesson}](../nbs/{q.lesson}.ipynb)\n')
         lesson = q.lesson
         what = f'Profile {q.profile}, {q.images}' + (f'. `course-run --plan {q.name}` makes the runs.')
-        parts.append(f'### {q.name}: {q.asks}\n\n{what}\n' + (f'\n{answer_table(q)}' if q.pairs else ''))
-        parts.append(f'Accuracies in %, mean ± sd:\n\n{arm_table(q)}')
+        parts.append(f'### {q.name}: {q.asks}\n\n{what}\n' + (f'\n{answer_table(q)}' if q.pairs and not q.open else ''))
+        parts.append('Not answered yet: its runs are still to be made.\n' if q.open else f'Accuracies in %, mean ± sd:\n\n{arm_table(q)}')
     head = ('# Results\n\nEvery question of [`plan.toml`](plan.toml), answered from the records in [`runs/`](runs). This page is written by '
             '`make export`.\n\nA gain is a mean difference of accuracies in percentage points. *Not shown* means that these runs can\'t tell '
             'it from chance,\nafter Holm\'s correction within the question; it does not mean that there is none.\n')

@@ -30,11 +30,11 @@ def small_net(
         nn.AdaptiveAvgPool2d(1), Flatten(), nn.Linear(256, n_out))
 
 # %% ../nbs/01_baseline.ipynb #969c57cb
-NETS = dict(tiny=tiny_net, small=small_net, xresnet50=xresnet50)
+NETS = dict(tiny=tiny_net, small=small_net, xresnet18=xresnet18, xresnet50=xresnet50)
 
 # %% ../nbs/01_baseline.ipynb #8eddb1b4
 def get_net(
-    name:str,     # `tiny`, `small` or `xresnet50`
+    name:str,     # `tiny`, `small`, `xresnet18` or `xresnet50`
     n_out:int=10, # Number of classes; it returns as many scores for each image
 ):
     "A ResNet with random weights; `ValueError` for an unknown name"

@@ -12,7 +12,7 @@ from dataclasses import fields
 from functools import wraps
 from pathlib import Path
 
-from .core.config import PROFILES, get_settings
+from .core.config import CHOICES, PROFILES, get_settings
 from .core.files import say
 from .data.archive import (SOURCES, ImageSetError, add_archive, get_photos, status,
                                          verify_all)
@@ -72,8 +72,8 @@ def _run_parser():
         'each run. Give the command again to go on where it was stopped.')
     _add_choice(p)
     p.add_argument('--profile', choices=list(PROFILES), help='default: that of settings.ini')
-    p.add_argument('--budget', choices=['all', 'few'],
-                   help='all images for few epochs, or few for many')
+    p.add_argument('--budget', choices=CHOICES['budget'],
+                   help='all images for few epochs, or few for many; minutes in profile speedrun')
     p.add_argument('--images', choices=['auto', 'photos', 'sketches'],
                    help='default: that of settings.ini')
     p.add_argument('--seeds', nargs='+', type=int, metavar='N', help='default: 0; with --plan: all')

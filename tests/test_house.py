@@ -13,11 +13,11 @@ def module_name(path):
 MODULES = {module_name(o): o for o in sorted((ROOT/'course_helpers').rglob('*.py')) if not o.stem.startswith('_')}
 
 # Which way things flow. A wing may import itself and the wings below it; here is each module's own list.
-CORE = {'core.config', 'core.files', 'core.nets', 'core.show'}
+CORE = {'core.config', 'core.files', 'core.nets', 'core.precision', 'core.show'}
 TECHNIQUES = 'normalization', 'resizing', 'tta', 'mixup', 'smoothing', 'lr_finder', 'augmentation', 'overfitting', 'architecture'
 ARROWS = {
-    'core.config': set(), 'core.files': set(), 'core.nets': set(), 'core.show': set(),
-    **dict.fromkeys(TECHNIQUES, set()), 'tta': {'core.nets'}, 'architecture': {'core.nets'}, 'transfer': {'core.nets'},
+    'core.config': set(), 'core.files': set(), 'core.nets': set(), 'core.precision': {'core.nets'}, 'core.show': set(),
+    **dict.fromkeys(TECHNIQUES, set()), 'resizing': {'core.nets'}, 'tta': {'core.nets'}, 'architecture': {'core.nets'}, 'transfer': {'core.nets'},
     'overfitting': {'core.files'},
     'data.sketches': set(), 'data.archive': {'core.files', 'core.config', 'data.sketches'},
     'data.images': {'core.config', 'core.files', 'data.archive', 'data.sketches'},
@@ -30,8 +30,11 @@ ARROWS = {
     'models.read': set(), 'models.options': {'models.read'}, 'models.classes': {'models.read'}, 'models.pretrained': {'models.read'},
     'models.folder': {'core.files', 'models.pretrained', 'models.read'}, 'models.features': {'models.pretrained', 'models.read', 'core.files'},
     'models.retrain': {'models.classes', 'models.features', 'models.folder', 'models.options', 'models.pretrained', 'models.read', 'records.tables', 'core.files'},
-    'baseline': set(), 'training': {'core.config', 'core.files', 'core.show', 'records.run', 'baseline'},
+    'baseline': set(), 'training': {'core.config', 'core.files', 'core.precision', 'core.show', 'records.run', 'baseline'},
     'experiments.arm': {'core.config', 'data.images', 'training'},
+    'speedrun': {'resizing'},
+    'experiments.speed': {'experiments.arm', 'data.loaders', 'data.sketches', 'training', 'baseline', 'core.nets', 'normalization', 'resizing', 'tta',
+                          'mixup', 'smoothing', 'speedrun'},
     'experiments.leak': {'experiments.arm', 'data.images', 'data.loaders', 'training', 'resizing'},
     'experiments.transfer': {'experiments.arm', 'core.config', 'data.images', 'data.loaders', 'data.sketches', 'models.pretrained', 'training',
                              'resizing', 'transfer'},

@@ -7,7 +7,7 @@ __all__ = ['FAMILIES', 'Trial', 'Arm', 'parse_count', 'check_choice', 'FitSettin
            'count_epochs', 'run_arm', 'score_on', 'get_config']
 
 # %% ../../nbs/tools/experiments/arm.ipynb #9a5da974
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from importlib import import_module
 from pathlib import Path
 
@@ -46,17 +46,21 @@ class Arm:
 # %% ../../nbs/tools/experiments/arm.ipynb #f20af88b
 @patch(as_prop=True)
 def name(self:Arm):
-    "Prefix and fields, joined by slashes"
-    return '/'.join([self.prefix, *(str(getattr(self, o.name)) for o in fields(self))])
+    "Prefix and fields, joined by slashes; a field that is as by default is left out"
+    values = [(getattr(self, o.name), o.default) for o in fields(self)]
+    return '/'.join([self.prefix, *(str(v) for v,default in values if v != default)])
 
+# %% ../../nbs/tools/experiments/arm.ipynb #5f0c3a9e
 @patch(cls_method=True)
 def parse(cls:Arm,
     text:str, # A name
 ):
     "The arm of that name; a ValueError says what names look like"
-    parts = text.split('/')[1:]
+    parts = text.removeprefix(cls.prefix).split('/')[1:]
+    needed = [o for o in fields(cls) if o.default is MISSING]
     try:
-        if len(parts) != len(fields(cls)): raise ValueError('a part is missing or too many.')
+        if not len(needed) <= len(parts) <= len(fields(cls)):
+            raise ValueError('a part is missing or too many.')
         return cls(*(_part(o.type, v) for o,v in zip(fields(cls), parts)))
     except ValueError as e:
         known = f'A name is {cls.example}.'
@@ -108,14 +112,20 @@ FAMILIES = {
     'augment': 'course_helpers.experiments.diagnosis:Augmentation',
     'imbalance': 'course_helpers.experiments.diagnosis:Imbalance',
     'overfit': 'course_helpers.experiments.diagnosis:Overfit',
-    'arch': 'course_helpers.experiments.diagnosis:Architecture'}
+    'arch': 'course_helpers.experiments.diagnosis:Architecture',
+    'speedrun': 'course_helpers.experiments.speed:Speedrun',
+    'climb': 'course_helpers.experiments.speed:Climb',
+    'search/speedrun': 'course_helpers.experiments.speed:SpeedrunSearch',
+    'search/climb': 'course_helpers.experiments.speed:ClimbSearch'}
 
 # %% ../../nbs/tools/experiments/arm.ipynb #671133e4
 def parse_arm(
     text:str, # Such as `mixup+smooth` or `leak/redrawn/4`
 )->Arm: # An arm of the class that `FAMILIES` names
     "The arm of that name; a ValueError says what there is"
-    prefix = text.split('/')[0] if '/' in text else ''
+    parts = text.split('/')
+    names = '/'.join(parts[:2]), parts[0], '' if len(parts) == 1 else parts[0]
+    prefix = next((o for o in names if o in FAMILIES), parts[0])
     if prefix not in FAMILIES:
         known = [o for o in FAMILIES if o]
         raise ValueError(f"There are no arms {prefix}/…. {suggest(prefix, known, 'There are')}")

@@ -59,7 +59,9 @@ def build(self:Leak, s, images, seed, dev=False):
     cbs, sched = self._first_stage(dls, s, images, splits) if self.small_epochs else ([], None)
     dls.made_with['kind'] = self.kind
     scorers = {k: score_on(splits[k]) for k in ('held_out', 'leaked', 'rest')}
-    return Trial(get_learner(dls, s, seed, cbs=cbs), sched, scorers)
+    precision = 'auto' if s.profile == 'speedrun' else 'float32'
+    learn = get_learner(dls, s, seed, cbs=cbs, precision=precision)
+    return Trial(learn, sched, scorers)
 
 # %% ../../nbs/tools/experiments/leak.ipynb #34933df8
 @patch

@@ -49,6 +49,7 @@ class Question:
     together:str     # Answers corrected together: of the `question`, of each `budget`, `none`
     pairs:tuple      # What is compared, as `Pair`s
     others:tuple=()  # Further arms to train, as (arm, budget)
+    open:bool=False  # Are its runs still to be made?
 
     @property
     def arms(self):
@@ -64,10 +65,12 @@ class PlanError(ValueError):
 _ANSWER = {'row': str, 'without': str, 'score': (str, list), 'differs': list, 'budgets': list,
           'each': dict, 'readme': str, 'with': str}
 QUESTION = dict(lesson=str, asks=str, profile=str, images=str, budgets=list, seeds=int,
-                differs=list, score=(str, list), together=str, each=dict, arms=list, answers=list)
+                differs=list, score=(str, list), together=str, each=dict, arms=list, answers=list,
+                open=bool)
 _VALUES = dict(profile=tuple(PROFILES), images=('photos', 'sketches'), budgets=CHOICES['budget'],
               together=('question', 'budget', 'none'))
-_NAMES = {str: 'a text', list: 'a list', int: 'a whole number', dict: 'a table'}
+_NAMES = {str: 'a text', list: 'a list', int: 'a whole number', dict: 'a table',
+          bool: 'true or false'}
 
 # %% ../../nbs/tools/records/questions.ipynb #62878c9e
 def _problem(key, value, known):
@@ -77,7 +80,7 @@ def _problem(key, value, known):
     if type(value) not in kinds:
         return f"is {value!r}, and must be {' or '.join(_NAMES[o] for o in kinds)}."
     if value == []: return 'is empty.'
-    if key == 'answers': return None
+    if key in ('answers', 'open'): return None
     if key == 'seeds': return None if value >= 1 else f'is {value}, and must be at least 1.'
     if key == 'each': return _each_problem(value)
     return _text_problem(key, value)
@@ -124,7 +127,7 @@ def _read_answer(row, question):
                        tuple(values.values()), said.get('readme', ''))
 
 # %% ../../nbs/tools/records/questions.ipynb #6f1200bf
-_DEFAULTS = dict(profile='cpu', images='photos', seeds=5, together='question')
+_DEFAULTS = dict(profile='cpu', images='photos', seeds=5, together='question', open=False)
 
 def _check_keys(table, known, needed):
     "Refuse a key that is not known, a value that can't be right, and a key that is missing"
@@ -166,7 +169,7 @@ def _read_question(name, table):
     if not {'arms', 'answers'} & {*table}: raise ValueError('it has neither arms nor answers.')
     said, pairs = _DEFAULTS | table, tuple(_read_answers(table))
     if pairs: _check_pairs(pairs, said)
-    own = {k: said[k] for k in ('lesson', 'asks', 'profile', 'images', 'seeds', 'together')}
+    own = {k: said[k] for k in ('lesson', 'asks', 'profile', 'images', 'seeds', 'together', 'open')}
     return Question(name, **own, pairs=pairs, others=_read_arms(table))
 
 # %% ../../nbs/tools/records/questions.ipynb #8d39999b

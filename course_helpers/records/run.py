@@ -115,6 +115,7 @@ class Origin:
     machine:dict=field(default_factory=get_machine)   # System, processor, number of CPUs
     commit:str=field(default_factory=_get_commit)      # Commit of the course
     date:str=field(default_factory=_get_date)         # Date and time, in UTC
+    precision:str='float32' # What the net computed in: see `core.precision`; `fp16` on a GPU
 
 # %% ../../nbs/tools/records/run.ipynb #a628a77b
 class _Row:
@@ -154,6 +155,22 @@ def _row(self:Run):
     return dict(arm=self.arm, profile=self.profile, budget=self.budget,
                 images=self.images['name'], seed=self.seed, **scores)
 
+# %% ../../nbs/tools/records/run.ipynb #9da6b9cd
+def _share(run, key, cpus=1):
+    "What an epoch's `key` adds up to, as a share of the seconds of `cpus` CPUs; None: not noted"
+    if not run.curve or any(key not in o for o in run.curve): return None
+    return sum(o[key] for o in run.curve) / (cpus*sum(o['seconds'] for o in run.curve))
+
+@patch(as_prop=True)
+def others(self:Run):
+    "Share of all CPUs that other processes took while it trained; None: not noted"
+    return _share(self, 'other_seconds', self.machine['cpus'])
+
+@patch(as_prop=True)
+def waited(self:Run):
+    "Share of the time in which the net waited for images; None: not noted"
+    return _share(self, 'wait_seconds')
+
 # %% ../../nbs/tools/records/run.ipynb #eb77cc7f
 def made_up(
     arm:str,        # Name of the arm
@@ -191,7 +208,7 @@ def read_run(
 def _parse_run(text):
     "The record in a text of JSON"
     names = [o.name for o in fields(Run)]
-    vals = {'measures': {}, **json.loads(text)}
+    vals = {'measures': {}, 'precision': 'float32', **json.loads(text)}
     if 'pictures' in vals: raise ValueError('it was kept by an earlier version, in another form')
     lacks = [o for o in [*names, 'config_hash'] if o not in vals]
     if lacks: raise ValueError(f"it lacks {', '.join(lacks)}")
