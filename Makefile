@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 QUICK := COURSE_PROFILE=quick COURSE_IMAGES=sketches COURSE_BUDGET=all COURSE_MY="$(CURDIR)/.venv/my"
 
-.PHONY: help lab test export bench runs lock clean
+.PHONY: help lab test export bench runs gpu lock clean
 
 help:
 	@echo "make lab     set up, and open the course in JupyterLab (make lab ARGS=--no-browser)"
@@ -11,6 +11,7 @@ help:
 	@echo "make export  package from lessons, run the lessons, save and clean their outputs"
 	@echo "make bench   how fast it is, side by side with others (needs the photographs; half an hour on two quiet cores)"
 	@echo "make runs    make the runs of data/plan.toml that have no record yet (make runs ARGS=mixup)"
+	@echo "make gpu     make the runs that need an NVIDIA GPU, in order of value; stop and resume as you like"
 	@echo "make lock    write requirements.lock anew from pyproject.toml"
 	@echo "make clean   remove what the targets above made; keeps my/ and the photographs"
 	@echo "TORCH_BACKEND=cpu, auto or none chooses the build of PyTorch (none: what the lock says)"
@@ -46,6 +47,10 @@ bench: .venv/ready
 
 runs: .venv/ready
 	@.venv/bin/course-run --plan $(ARGS)
+
+gpu: .venv/ready
+	@$(PY) -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "No NVIDIA GPU is seen: these runs would take days here.")'
+	@.venv/bin/course-run --plan gpu-speedrun gpu-ladder gpu-leak gpu-mixup
 
 # torch and torchvision stand without hashes, and what only their CUDA builds need is left out, so that other builds fit.
 lock: .venv/ready

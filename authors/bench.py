@@ -91,7 +91,7 @@ def row(what, against, ours, theirs, unit, goal, ratios, **more):
 
 EPOCH = '''
 import course_helpers.core.config, json, os, sys, time
-sys.path.insert(0, {tests!r})
+sys.path.insert(0, {here!r})
 import bench
 from fastai.vision.all import *
 from course_helpers.baseline import get_net
@@ -146,7 +146,7 @@ def epoch(rounds=5):
     found = dict(course=[], fastai=[])
     for seed in range(rounds):
         for who in found:
-            found[who].append(json.loads(run(EPOCH.format(tests=str(ROOT/'tests'), who=who, seed=seed, images=0))))
+            found[who].append(json.loads(run(EPOCH.format(here=str(Path(__file__).parent), who=who, seed=seed, images=0))))
             print(f'  {who}, seed {seed}: {found[who][-1]}', flush=True)
     get = lambda who, k: [o[k] for o in found[who]]
     ours, theirs = get('course', 'wall'), get('fastai', 'wall')
@@ -315,8 +315,85 @@ def retraining(rounds=3):
             row('Right of those unseen', '96 %', [share], [96], '%', 1, [share/96], interval=[100*ci.low, 100*ci.high]),
             row('Memory, all photographs', 'a tenth', [most], [least], 'MB', .9, [least/most])]
 
+def images_a_second(learn, batches=12):
+    "Images a second that a learner trains on, loading and augmentation included"
+    from fastai.vision.all import Callback, CancelFitException
+    class Clock(Callback):
+        def before_batch(self):
+            if self.iter == 2: self.learn.begun = time.perf_counter()
+            if self.iter == batches+2: raise CancelFitException()
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=[Clock()])
+    return batches*learn.dls.train.bs/(time.perf_counter()-learn.begun)
+
+def speed_trial(changes='', budget='10'):
+    "A training of the speedrun that is ready to start"
+    from course_helpers.core.config import get_settings
+    from course_helpers.experiments.arm import build_arm
+    return build_arm(f'speedrun/{changes}' if changes else 'speedrun', get_settings(profile='speedrun', images='photos', budget=budget))
+
+def calibrate():
+    "Images a second of a training, beside lesson 08's `RATES`"
+    from course_helpers.core.precision import fastest_mode, running_in
+    from course_helpers.speedrun import RATES
+    rows = []
+    for (net, precision), rates in RATES.items():
+        for size,known in rates.items():
+            learn = speed_trial(f'net={net}+precision={precision}+sizes={size}').learn
+            mode = fastest_mode(learn.model, size) if precision == 'auto' else precision
+            with running_in(learn.model, mode): rate = images_a_second(learn)
+            rows.append(row(f'{net}, {precision} ({mode}), {size} px', 'RATES', [rate], [known], '/s', None, [rate/known]))
+    return rows
+
+def score_by_time(learn, epochs, sched, minutes, mode='float32'):
+    "Train; seconds of training and accuracy on all of val in %, after each epoch, for at most so many minutes"
+    from fastai.vision.all import Callback, CancelFitException, DataLoaders, ParamScheduler, noop
+    from course_helpers.core.precision import running_in
+    from course_helpers.tta import tta_probs
+    val, found, spent = learn.dls.valid, [], []
+    class Clock(Callback):
+        def before_train(self): self.begun = time.perf_counter()
+        def after_train(self):
+            spent.append(time.perf_counter()-self.begun)
+            probs, targs = tta_probs(learn, val, [noop])
+            found.append((sum(spent), 100*(probs.argmax(1) == targs).float().mean().item()))
+            print(f'    {found[-1][0]:.0f} s: {found[-1][1]:.2f} %', flush=True)
+            if sum(spent) > 60*minutes: raise CancelFitException()
+    learn.dls = DataLoaders(learn.dls.train, [])
+    with learn.no_bar(), learn.no_logging(), running_in(learn.model, mode): learn.fit(epochs, cbs=[ParamScheduler(sched), Clock()])
+    return found
+
+def plain_fastai(net, minutes):
+    "Seconds and accuracies of a net with fastai's own loaders, augmentation and one-cycle, planned for so many minutes"
+    from fastai.vision.all import CrossEntropyLossFlat, Learner, accuracy, set_seed
+    from course_helpers.baseline import one_cycle
+    def make(): set_seed(0); return Learner(fastai_dls(128, 2), net(n_out=10), loss_func=CrossEntropyLossFlat(), metrics=accuracy)
+    probe, learn = make(), make()
+    epochs = max(1, int(60*minutes*images_a_second(probe)/len(learn.dls.train_ds)))
+    return score_by_time(learn, epochs, one_cycle(3e-3), minutes)
+
+def rivals(minutes=45):
+    "Clock time to 80 and 87.5 % of val, one training each: the speedrun (20 minutes), and plain fastai"
+    from fastai.vision.all import xresnet50
+    from course_helpers.baseline import one_cycle
+    from course_helpers.core.precision import fastest_mode
+    from course_helpers.speedrun import Spine
+    trial = speed_trial(budget='20')
+    learn, epochs = trial.learn, sum(n for _,n in trial.learn.stages_cb.stages)
+    print('  the speedrun', flush=True)
+    ours = score_by_time(learn, epochs, one_cycle(learn.lr), minutes, fastest_mode(learn.model, 128))
+    rows = []
+    for name,net in ("the book's xresnet50", xresnet50), ('our net', Spine()):
+        print(f'  fastai, {name}', flush=True)
+        theirs = plain_fastai(net, minutes)
+        for goal in 80, 87.5:
+            mine, other = (next((s for s,a in o if a >= goal), None) for o in (ours, theirs))
+            known = [o or 60*minutes for o in (mine, other)]  # not reached: longer than that
+            rows.append(row(f'Seconds to {goal} %', f'fastai, {name}', known[:1], known[1:], 's', None, [known[1]/known[0]],
+                            reached=[mine is not None, other is not None]))
+    return rows
+
 PARTS = dict(loaders=loaders, throughput=throughput, epoch=epoch, techniques=techniques, first_image=first_image, lessons=lessons,
-             retraining=retraining, memory=memory)
+             retraining=retraining, memory=memory, calibrate=calibrate, rivals=rivals)
 
 def show(rows):
     "The table"
@@ -329,13 +406,13 @@ def show(rows):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument('parts', nargs='*', choices=[*PARTS, []], help='default: all')
+    p.add_argument('parts', nargs='*', choices=[*PARTS, []], help='default: all but calibrate and rivals')
     a = p.parse_args()
     import course_helpers.core.config  # before torch
     from course_helpers.core.files import write_atomic
     from course_helpers.records.run import get_machine, get_versions
     old = json.loads(OUT.read_text())['parts'] if OUT.exists() else {}
-    for k in a.parts or PARTS:
+    for k in a.parts or [o for o in PARTS if o not in ('calibrate', 'rivals')]:  # these two when asked: hours, and another quiet machine
         print(PARTS[k].__doc__, flush=True)
         old[k] = PARTS[k]()
         write_atomic(OUT, json.dumps(dict(machine=get_machine(), versions=get_versions(), parts={k: old[k] for k in PARTS if k in old}), indent=1)+'\n')

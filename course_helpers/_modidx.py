@@ -749,6 +749,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                          'course_helpers/experiments/speed.py'),
                                                   'course_helpers.experiments.speed.SpeedArm.build': ( 'tools/experiments/speed.html#speedarm.build',
                                                                                                        'course_helpers/experiments/speed.py'),
+                                                  'course_helpers.experiments.speed.SpeedArm.is_timed': ( 'tools/experiments/speed.html#speedarm.is_timed',
+                                                                                                          'course_helpers/experiments/speed.py'),
                                                   'course_helpers.experiments.speed.SpeedArm.main_score': ( 'tools/experiments/speed.html#speedarm.main_score',
                                                                                                             'course_helpers/experiments/speed.py'),
                                                   'course_helpers.experiments.speed.SpeedArm.make': ( 'tools/experiments/speed.html#speedarm.make',

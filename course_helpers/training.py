@@ -330,5 +330,5 @@ def plot(self:LivePlot):
         ax.plot([o[i] for o in self.rows], style, label=name)
     ax.set(xlabel='epoch', ylabel='loss')
     ax.legend()
-    words = ', '.join(f'{a:.2f} and {b:.2f}' for a,b in self.rows)
-    return with_alt(fig, f'Losses by epoch: {words}')
+    words = ' and '.join(f'{o:.2f}' for o in self.rows[-1])
+    return with_alt(fig, f'Losses of training and dev by epoch, which end at {words}')

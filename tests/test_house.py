@@ -136,6 +136,7 @@ def test_saved_outputs_are_clean(path):
             assert 'interact(' not in source(c), f'cell {i}: a widget is saved without output'
             assert out['output_type'] != 'error', f'cell {i}: an error was saved'
             text = json.dumps(out)
+            for alt in re.findall(r'alt=\\"(.*?)\\"', text): assert len(alt) < 250 and '. ' not in alt, f'cell {i}: an alt text is a sentence, not {alt!r}'
             assert not re.search(r'/(home|root|tmp|work|Users)/\w|[A-Z]:\\\\\\\\', text), f'cell {i}: a path of a machine'
         assert set(c['metadata']) <= {'jupyter'}, f"cell {i}: metadata {set(c['metadata'])}"
 

@@ -32,3 +32,14 @@ def test_every_option_is_there():
 def test_every_settings_key_is_there():
     from course_helpers.core.config import KEYS
     assert {*OLD['settings'].values()} <= {*KEYS}
+
+def test_what_changes_says_is_there():
+    "The names in the last column of the tables of CHANGES.md, but for words of records"
+    public = set()
+    for path in (ROOT/'course_helpers').rglob('*.py'):
+        tree = ast.parse(path.read_text(encoding='utf-8'))
+        named = [o for o in tree.body if isinstance(o, ast.Assign) and getattr(o.targets[0], 'id', '') == '__all__']
+        public |= {o for n in named for o in ast.literal_eval(n.value)}
+    rows = [o for o in (ROOT/'CHANGES.md').read_text(encoding='utf-8').splitlines() if o.startswith('|')]
+    names = {n for o in rows for n in re.findall(r'`(\w+)`', o.split('|')[-2])}
+    assert len(names) > 30 and not names - public - {'held_out', 'fixed'}, names - public

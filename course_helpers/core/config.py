@@ -42,7 +42,7 @@ PROFILES = dict(
     speedrun=dict(net='xresnet18', size=128, small=64, side=160, bs=64, lr=1e-2, wd=.05,
                   jitter=0., min_scale_all=.35, min_scale_few=.35, epochs_all=14, epochs_few=28,
                   per_class=100),
-    gpu=dict(net='xresnet50', size=224, small=128, side=256, bs=64, lr=3e-3, wd=.01, jitter=.2,
+    gpu=dict(net='xresnet50', size=160, small=96, side=160, bs=64, lr=3e-3, wd=.01, jitter=.2,
              min_scale_all=.35, min_scale_few=.35, epochs_all=5, epochs_few=80, per_class=100))
 
 # %% ../../nbs/tools/core/config.ipynb #4ef89a4b

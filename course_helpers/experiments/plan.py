@@ -107,7 +107,7 @@ def _plan_question(q):
 
 # %% ../../nbs/tools/experiments/plan.ipynb #ea89b9a1
 def plan_questions(
-    names:list=(), # Names of questions; none: all of the plan
+    names:list=(), # Names of questions; none: all of the plan that need no GPU
     seeds:list=(), # Only these seeds; none: all
     **only,        # Only runs with these settings: profile, budget, images
 )->list: # A `Planned` for each
@@ -115,7 +115,8 @@ def plan_questions(
     def is_wanted(p):
         if seeds and p.seed not in seeds: return False
         return all(getattr(p.s, k) == v for k,v in only.items())
-    questions = [get_question(o) for o in names] or [*read_plan().values()]
+    known = [o for o in read_plan().values() if o.profile != 'gpu']
+    questions = [get_question(o) for o in names] or known
     runs = dict.fromkeys(p for q in questions for p in _plan_question(q) if is_wanted(p))
     if not runs: raise PlanError('No run of the plan is like that. Leave out an option.')
     return [*runs]

@@ -25,7 +25,7 @@ from ..tta import tta_probs
 
 from fastcore.basics import patch
 
-# %% ../../nbs/tools/experiments/speed.ipynb #99605fad
+# %% ../../nbs/tools/experiments/speed.ipynb #52bd7ec7
 class SpeedArm(Arm):
     "A recipe of the speedrun's kind"
     module = 'speedrun'
@@ -37,6 +37,9 @@ class SpeedArm(Arm):
     def main_score(self):
         "The score that a record of it must have"
         return 'dev' if self.dev else 'val'
+    def is_timed(self, s):
+        "Do sizes and epochs follow from minutes, rather than from the settings?"
+        return s.profile == 'speedrun' or self.recipe.minutes > 0
     @property
     def make(self):
         "Function that makes the net from a number of classes; None: the net of the settings"
@@ -50,25 +53,26 @@ class Speedrun(SpeedArm):
     changes:str='' # Such as `lr=0.02+eps=0`
     prefix, example, base = 'speedrun', 'speedrun/lr=0.02', SpeedRecipe()
 
-# %% ../../nbs/tools/experiments/speed.ipynb #09d6d453
+# %% ../../nbs/tools/experiments/speed.ipynb #a81e2021
 @patch
 def settings(self:SpeedArm, s):
     r = self.recipe
-    own = 'small' if s.profile == 'speedrun' else s.net
+    own = 'small' if self.is_timed(s) else s.net
     res = dict(lr=r.lr, wd=r.wd, net=describe(self.make) if self.make else own)
-    if s.profile != 'speedrun': return res
-    return res | dict(size=r.sizes[-1], small=r.sizes[0], bs=r.bs, min_scale_all=r.min_scale)
+    if not self.is_timed(s): return res
+    return res | dict(size=r.sizes[-1], small=r.sizes[0], side=160, bs=r.bs, jitter=0.,
+                      min_scale_all=r.min_scale)
 
 @patch
 def stages(self:SpeedArm, s):
     r = self.recipe
-    if s.profile == 'speedrun':
+    if self.is_timed(s):
         rates = RATES[r.net, r.precision]
         return plan_stages(r.minutes or float(s.budget), rates, r.sizes)
     first = s.epochs//2 if len(r.sizes) > 1 else 0
     return [(s.small, first)]*(first > 0) + [(s.size, s.epochs-first)]
 
-# %% ../../nbs/tools/experiments/speed.ipynb #be5dd378
+# %% ../../nbs/tools/experiments/speed.ipynb #604d499b
 @patch
 def build(self:SpeedArm, s, images, seed, dev=False):
     r = self.recipe
@@ -79,7 +83,7 @@ def build(self:SpeedArm, s, images, seed, dev=False):
     loss = SmoothedCE(r.eps, len(CLASSES)) if r.eps else None
     cbs = self._staged(s, dls) + _mixing(r)
     learn = get_learner(dls(s.size), s, seed, loss, cbs, make=self.make, precision=r.precision)
-    if dev or s.profile != 'speedrun': return Trial(learn)
+    if dev or not self.is_timed(s): return Trial(learn)
     scorers = dict(val_flip=tta_probs, val_larger=lambda learn: tta_probs(learn, dls(s.side).valid))
     return Trial(learn, None, scorers, dict(calibration=calibration))
 
