@@ -31,7 +31,7 @@ lab: .venv/ready
 	@.venv/bin/course-lab $(ARGS)
 
 test: .venv/ready
-	@$(PY) -m pytest -n 2 --dist worksteal $(ARGS)
+	@$(PY) -m pytest -n 3 --dist loadfile $(ARGS)
 
 export: .venv/ready
 	@.venv/bin/nbdev-export

@@ -258,3 +258,7 @@ def test_command_hands_on_and_returns_the_code(course, monkeypatch, capsys):
 def test_command_without_a_course(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cli, 'get_settings', lambda: Settings(root='', my=str(tmp_path)))
     assert course_lab([]) == 1 and 'full copy of the course' in capsys.readouterr().err
+
+def test_a_note_is_printed_where_the_output_knows_only_ascii():
+    res = run(python("from course_helpers.core.show import Note; Note('✓ Correct: 3 × 3').show()"), PYTHONIOENCODING='ascii')
+    assert res.returncode == 0 and res.stdout == '? Correct: 3 ? 3\n', res.stderr
