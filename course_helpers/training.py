@@ -293,9 +293,9 @@ def _fit(learn, setup, sched):
     return path
 
 def _keep(run, folder, checkpoint):
-    "Save a record, and delete the checkpoint that is not needed any more"
+    "Save a record, and delete the checkpoint, and what is left of one that was cut short"
     save_run(run, folder)
-    checkpoint.unlink(missing_ok=True)
+    for o in checkpoint.parent.glob(f'{checkpoint.name}*'): o.unlink()
     return run
 
 # %% ../nbs/tools/training.ipynb #49948c72

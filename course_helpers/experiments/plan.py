@@ -178,7 +178,8 @@ def make_runs(
 def _clear_checkpoints(runs):
     "Delete what is left of trainings that have a record"
     folder = get_settings().my_path/'checkpoints'
-    for r in runs: (folder/f'{r.file}.pt').unlink(missing_ok=True)
+    for r in runs:
+        for o in folder.glob(f'{r.file}.pt*'): o.unlink()
 
 # %% ../../nbs/tools/experiments/plan.ipynb #5b4fb424
 def show_made(
