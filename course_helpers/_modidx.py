@@ -749,6 +749,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                  'course_helpers/experiments/speed.py'),
                                                   'course_helpers.experiments.speed.SpeedArm.__post_init__': ( 'tools/experiments/speed.html#speedarm.__post_init__',
                                                                                                                'course_helpers/experiments/speed.py'),
+                                                  'course_helpers.experiments.speed.SpeedArm._check': ( 'tools/experiments/speed.html#speedarm._check',
+                                                                                                        'course_helpers/experiments/speed.py'),
                                                   'course_helpers.experiments.speed.SpeedArm._staged': ( 'tools/experiments/speed.html#speedarm._staged',
                                                                                                          'course_helpers/experiments/speed.py'),
                                                   'course_helpers.experiments.speed.SpeedArm.build': ( 'tools/experiments/speed.html#speedarm.build',

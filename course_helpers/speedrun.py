@@ -21,7 +21,7 @@ def blend_pool():
 POOLS = dict(max=partial(nn.MaxPool2d, 2), blend=blend_pool)
 
 def _stage(ni, nf):
-    "A convolution that widens, and a residual block"
+    "A convolution from `ni` to `nf` channels, and a residual block"
     return [ConvLayer(ni, nf), ResBlock(1, nf, nf)]
 
 # %% ../nbs/08_speedrun.ipynb #5607ddc9
@@ -42,7 +42,8 @@ class Spine:
         return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), Flatten(), nn.Linear(b, n_out))
 
 # %% ../nbs/08_speedrun.ipynb #42e534d6
-# Images a second on two quiet cores whose instructions include bfloat16, by net, precision, size
+# Images a second on two quiet cores with instructions for bfloat16, by net, precision and size;
+# for the spine with a width of 64, a stem of 4 and either pooling
 RATES = {('small', 'float32'): {64: 416, 128: 120},
          ('spine', 'float32'): {64: 280, 96: 133, 128: 82},
          ('spine', 'auto'):    {64: 393, 96: 212, 128: 147}}
@@ -54,7 +55,7 @@ def plan_stages(
     sizes:tuple,   # Sides of the images in pixels, stage by stage
     n:int=9469,    # Training images
 )->list: # `Stage`s
-    "Epochs of each stage, at least one; a stage gets time in proportion to its size"
+    "Epochs of each stage, rounded, at least one; a stage's time is in proportion to its size"
     for o in sizes:
         if o not in rates: raise ValueError(f'No speed is known for {o} pixels: {[*rates]} are.')
     seconds = {o: 60*minutes*o/sum(sizes) for o in sizes}

@@ -59,7 +59,7 @@ def settings(self:SpeedArm, s):
     r = self.recipe
     own = 'small' if self.is_timed(s) else s.net
     res = dict(lr=r.lr, wd=r.wd, net=describe(self.make) if self.make else own)
-    if not self.is_timed(s): return res
+    if not self.is_timed(s): return self._check(s) or res
     return res | dict(size=r.sizes[-1], small=r.sizes[0], side=160, bs=r.bs, jitter=0.,
                       min_scale_all=r.min_scale)
 
@@ -67,10 +67,21 @@ def settings(self:SpeedArm, s):
 def stages(self:SpeedArm, s):
     r = self.recipe
     if self.is_timed(s):
+        if (r.net, r.precision) not in RATES: raise ValueError(
+            f'No speed is known for {r.net} in precision {r.precision}. Say precision=float32.')
         rates = RATES[r.net, r.precision]
         return plan_stages(r.minutes or float(s.budget), rates, r.sizes)
     first = s.epochs//2 if len(r.sizes) > 1 else 0
     return [(s.small, first)]*(first > 0) + [(s.size, s.epochs-first)]
+
+# %% ../../nbs/tools/experiments/speed.ipynb #2dff3035
+@patch
+def _check(self:SpeedArm, s):
+    "Refuse changes of what the profile says itself"
+    r, own = self.recipe, ('bs', 'min_scale', *['sizes']*(len(self.recipe.sizes) > 1))
+    ignored = [k for k in own if getattr(r, k) != getattr(self.base, k)]
+    if ignored: raise ValueError(f'{ignored[0]} comes from profile {s.profile} here. '
+                                 'Leave it out, or train in profile speedrun.')
 
 # %% ../../nbs/tools/experiments/speed.ipynb #604d499b
 @patch
